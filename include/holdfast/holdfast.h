@@ -1,0 +1,174 @@
+/* The engine: loaded models, and requests that share them.
+ *
+ * One engine per process owns one scheduler thread and one compute pool. Models are loaded into it
+ * by name; requests are submitted from any thread and run together (continuous batching, prompts in
+ * chunks), each answered through its callbacks. Same request + same seed = same text on the CPU,
+ * whatever else runs.
+ *
+ * Unless stated, functions may be called from any thread. Returned strings are borrowed and live
+ * as long as the engine. */
+#ifndef HOLDFAST_HOLDFAST_H
+#define HOLDFAST_HOLDFAST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "holdfast/principal.h"
+
+struct hd_engine;
+
+struct hd_engine_options {
+    const char *kernels;  /* "auto", "ref", "avx2", "avx512", "amx" */
+    int n_thread;         /* 0 = one per core */
+    int max_batch_tokens; /* prompt tokens per scheduler step */
+    int max_sessions;     /* requests that run at once; more wait */
+    int max_queue;        /* requests that wait; more are refused with BUSY */
+    size_t kv_bytes_max;  /* KV of all sessions of a model; 0 = a quarter of the free memory */
+};
+#define HD_ENGINE_OPTIONS_DEFAULT                                                                  \
+    ((struct hd_engine_options){                                                                   \
+        .kernels = "auto", .max_batch_tokens = 512, .max_sessions = 16, .max_queue = 64})
+
+enum hd_err hd_engine_new(struct hd_engine **out, const struct hd_engine_options *options,
+                          struct hd_errmsg *msg);
+/* Cancels what runs, joins the threads, frees the models. NULL is fine. */
+void hd_engine_free(struct hd_engine *engine);
+
+/* Loads a GGUF file or a Hugging Face folder under a name (copied); n_ctx 0 = the model's own
+ * limit, cut to what kv_bytes_max holds. Blocks until usable. */
+enum hd_err hd_engine_load(struct hd_engine *engine, const char *name, const char *path, int n_ctx,
+                           struct hd_errmsg *msg);
+
+struct hd_model_info {
+    const char *name, *path, *arch, *chat_form, *backend;
+    int n_ctx; /* longest prompt + answer */
+    int n_vocab, n_layer, n_embd;
+    bool has_tokenizer, thinks;
+    double load_s; /* seconds that loading took */
+    size_t file_bytes;
+    size_t weight_bytes_per_token; /* of the file's tensors that one generated token reads */
+    int64_t created;               /* unix time of loading */
+};
+size_t hd_engine_n_model(const struct hd_engine *engine);
+enum hd_err hd_engine_model_info(const struct hd_engine *engine, size_t i,
+                                 struct hd_model_info *out);
+/* By name; NULL or "" = the first one loaded. NOTFOUND otherwise. */
+enum hd_err hd_engine_model_find(const struct hd_engine *engine, const char *name,
+                                 struct hd_model_info *out);
+
+/* --- generating --------------------------------------------------------------------------- */
+
+struct hd_message {
+    const char *role, *content;
+};
+
+struct hd_sampling {
+    float temperature;                         /* 0 = greedy */
+    float top_p;                               /* 1 = off */
+    int top_k;                                 /* 0 = off */
+    float min_p;                               /* 0 = off */
+    float repetition_penalty;                  /* 1 = off */
+    float presence_penalty, frequency_penalty; /* 0 = off */
+    uint64_t seed;
+};
+#define HD_SAMPLING_GREEDY ((struct hd_sampling){.top_p = 1, .repetition_penalty = 1})
+
+struct hd_request {
+    const char *model; /* name, or NULL for the first */
+    const struct hd_principal *principal;
+    /* Either messages (rendered in the model's chat form) … */
+    const struct hd_message *messages;
+    size_t n_message;
+    bool no_think; /* R1: answer without a thought */
+    /* … or a plain text prompt (BOS added where the model wants one) … */
+    const char *prompt;
+    /* … or ids as given. */
+    const int32_t *ids;
+    size_t n_id;
+
+    struct hd_sampling sampling;
+    int n_max; /* tokens to generate at most; 0 = to the context's end */
+    const char *const *stop;
+    size_t n_stop;
+    bool ignore_end; /* benchmarks: does not end at end-of-sequence */
+    /* Deadline in seconds from submission, 0 = none; ends with TIMEOUT. */
+    double timeout_s;
+};
+
+enum hd_text_kind { HD_TEXT_REASONING, HD_TEXT_ANSWER };
+enum hd_finish { HD_FINISH_STOP, HD_FINISH_LENGTH, HD_FINISH_CANCELLED, HD_FINISH_ERROR };
+
+struct hd_result {
+    enum hd_finish finish;
+    enum hd_err err; /* where finish is ERROR */
+    struct hd_errmsg message;
+    int n_prompt, n_cached, n_generated,
+        n_reasoning;                             /* tokens; n_cached of the prompt were reused */
+    double queue_s, prefill_s, decode_s, ttft_s; /* ttft from submission to first token */
+};
+
+/* All run on the scheduler's thread, in order, without locks held; they must not block and must not
+ * call the engine except hd_engine_cancel. `text` holds whole UTF-8 characters. on_done comes
+ * exactly once, last. Any may be NULL except on_done. */
+struct hd_callbacks {
+    void (*on_text)(void *ud, enum hd_text_kind kind, const char *text, size_t len);
+    void (*on_token)(void *ud, int32_t id);
+    void (*on_done)(void *ud, const struct hd_result *result);
+    void *ud;
+};
+
+/* Copies what it needs of the request and queues it. BUSY where the queue is full, LIMIT where the
+ * prompt is longer than the context, INVALID for bad parameters: then no callback is made. */
+enum hd_err hd_engine_submit(struct hd_engine *engine, uint64_t *out_id,
+                             const struct hd_request *request, const struct hd_callbacks *callbacks,
+                             struct hd_errmsg *msg);
+void hd_engine_cancel(struct hd_engine *engine, uint64_t id); /* unknown ids are ignored */
+
+/* Waits for the end; *answer and *reasoning (nullable) are owned, NUL-terminated. */
+enum hd_err hd_engine_generate(struct hd_engine *engine, char **answer, char **reasoning,
+                               struct hd_result *result, const struct hd_request *request,
+                               struct hd_errmsg *msg);
+
+/* Log-probabilities: for each row in `at` (indices into ids), calls back with n_vocab natural-log
+ * probabilities, on the calling thread. n_prefill: rows fed as prompt; the rest are fed one by one
+ * in the decode form (0 = all as prompt). */
+enum hd_err hd_engine_logits(struct hd_engine *engine, const char *model, const int32_t *ids,
+                             size_t n_id, const int32_t *at, size_t n_at, size_t n_prefill,
+                             void (*fn)(void *ud, int32_t row, const float *logprob, int n_vocab),
+                             void *ud, struct hd_errmsg *msg);
+
+/* --- text and tokens ---------------------------------------------------------------------- */
+
+/* Ids of plain text (special tokens in it are plain text). *ids is owned. */
+enum hd_err hd_engine_tokenize(struct hd_engine *engine, const char *model, const char *text,
+                               size_t len, int32_t **ids, size_t *n, struct hd_errmsg *msg);
+enum hd_err hd_engine_detokenize(struct hd_engine *engine, const char *model, const int32_t *ids,
+                                 size_t n, char **text, struct hd_errmsg *msg);
+
+/* --- watching ----------------------------------------------------------------------------- */
+
+struct hd_engine_stats { /* totals since start, unless noted */
+    uint64_t requests, finished, cancelled, failed, refused;
+    uint64_t prompt_tokens, cached_tokens, generated_tokens, reasoning_tokens;
+    uint64_t steps;                      /* scheduler steps */
+    double busy_s;                       /* seconds inside steps */
+    int running, waiting;                /* now */
+    int kv_blocks_used, kv_blocks_total; /* now; cached, unused blocks do not count as used */
+    double last_step_age_s;              /* since the last step's end; 0 while idle: liveness */
+};
+void hd_engine_stats(const struct hd_engine *engine, struct hd_engine_stats *out);
+
+/* Rates as `holdfast bench` reports them: one warm-up pass, a prompt of n_prompt tokens (prefill
+ * includes the last row's logits), then n_gen steps of `batch` sequences at positions n_prompt ….
+ */
+struct hd_bench_result {
+    double prefill_tps, decode_tps; /* decode: all sequences together */
+    double probe_read_gbps, probe_int8_tops;
+    int n_thread;
+};
+enum hd_err hd_engine_bench(struct hd_engine *engine, const char *model, int n_prompt, int n_gen,
+                            int batch, struct hd_bench_result *out, struct hd_errmsg *msg);
+
+#endif

@@ -1,0 +1,69 @@
+#include "base/hash.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct hd_sha256 {
+    EVP_MD_CTX *ctx;
+};
+
+enum hd_err hd_sha256_new(struct hd_sha256 **out)
+{
+    struct hd_sha256 *sha = calloc(1, sizeof *sha);
+    *out = NULL;
+    if (!sha)
+        return HD_ERR_NOMEM;
+    sha->ctx = EVP_MD_CTX_new();
+    if (!sha->ctx || !EVP_DigestInit_ex(sha->ctx, EVP_sha256(), NULL)) {
+        hd_sha256_free(sha);
+        return HD_ERR_NOMEM;
+    }
+    *out = sha;
+    return HD_OK;
+}
+
+void hd_sha256_update(struct hd_sha256 *sha, const void *data, size_t len)
+{
+    EVP_DigestUpdate(sha->ctx, data, len);
+}
+
+void hd_sha256_finish(struct hd_sha256 *sha, char hex[65])
+{
+    unsigned char md[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    EVP_DigestFinal_ex(sha->ctx, md, &n);
+    for (unsigned i = 0; i < 32; i++)
+        snprintf(hex + 2 * i, 3, "%02x", md[i]);
+    hd_sha256_free(sha);
+}
+
+void hd_sha256_free(struct hd_sha256 *sha)
+{
+    if (!sha)
+        return;
+    EVP_MD_CTX_free(sha->ctx);
+    free(sha);
+}
+
+enum hd_err hd_sha256_hex(char hex[65], const void *data, size_t len)
+{
+    struct hd_sha256 *sha;
+    enum hd_err err = hd_sha256_new(&sha);
+    if (err)
+        return err;
+    hd_sha256_update(sha, data, len);
+    hd_sha256_finish(sha, hex);
+    return HD_OK;
+}
+
+uint64_t hd_hash64(const void *data, size_t len, uint64_t seed)
+{
+    const unsigned char *p = data;
+    uint64_t h = 0xcbf29ce484222325u ^ seed;
+    for (size_t i = 0; i < len; i++)
+        h = (h ^ p[i]) * 0x100000001b3u;
+    h ^= h >> 32;
+    h *= 0xd6e8feb86659fd93u;
+    return h ^ h >> 32;
+}

@@ -1,0 +1,176 @@
+#include "base/pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Workers spin a short while for the next call before they sleep: a decode step makes some hundred
+ * calls within milliseconds, and a futex wake-up costs more than most of them. Spinning yields the
+ * core, so that another process is not starved. */
+enum { SPINS = 2000, YIELDS = 50 };
+
+struct worker {
+    struct hd_pool *pool;
+    int index;
+    pthread_t thread;
+};
+
+struct hd_pool {
+    int n_thread;
+    struct worker *worker; /* n_thread - 1 of them; the caller is thread 0 */
+    pthread_mutex_t mu;
+    pthread_cond_t wake;
+    atomic_uint generation; /* bumped, under mu, for each call */
+    atomic_int running;     /* workers still inside the call */
+    atomic_size_t next;     /* first index not handed out */
+    atomic_int stop;
+    /* the call; immutable while running > 0 */
+    size_t n, chunk;
+    hd_pool_fn fn;
+    void *ud;
+};
+
+static void cpu_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
+static void work(struct hd_pool *pool, int thread)
+{
+    for (;;) {
+        size_t begin = atomic_fetch_add_explicit(&pool->next, pool->chunk, memory_order_relaxed);
+        if (begin >= pool->n)
+            return;
+        size_t end = pool->n - begin < pool->chunk ? pool->n : begin + pool->chunk;
+        pool->fn(pool->ud, begin, end, thread);
+    }
+}
+
+static void wait_for_call(struct hd_pool *pool, unsigned seen)
+{
+    for (int i = 0; i < SPINS + YIELDS; i++) {
+        if (atomic_load_explicit(&pool->generation, memory_order_acquire) != seen)
+            return;
+        if (i < SPINS)
+            cpu_relax();
+        else
+            sched_yield();
+    }
+    pthread_mutex_lock(&pool->mu);
+    while (atomic_load(&pool->generation) == seen)
+        pthread_cond_wait(&pool->wake, &pool->mu);
+    pthread_mutex_unlock(&pool->mu);
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *self = arg;
+    struct hd_pool *pool = self->pool;
+    unsigned seen = 0;
+    for (;;) {
+        wait_for_call(pool, seen);
+        seen++;
+        if (atomic_load(&pool->stop))
+            return NULL;
+        work(pool, self->index);
+        atomic_fetch_sub_explicit(&pool->running, 1, memory_order_release);
+    }
+}
+
+static void announce(struct hd_pool *pool)
+{
+    pthread_mutex_lock(&pool->mu);
+    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->mu);
+}
+
+static int cores_available(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        return CPU_COUNT(&set);
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (int)n : 1;
+}
+
+enum hd_err hd_pool_new(struct hd_pool **out, int n_thread)
+{
+    *out = NULL;
+    if (n_thread <= 0)
+        n_thread = cores_available();
+    if (n_thread > 1024)
+        return HD_ERR_LIMIT;
+    struct hd_pool *pool = calloc(1, sizeof *pool);
+    if (!pool)
+        return HD_ERR_NOMEM;
+    pthread_mutex_init(&pool->mu, NULL);
+    pthread_cond_init(&pool->wake, NULL);
+    pool->n_thread = 1;
+    pool->worker = calloc((size_t)n_thread, sizeof *pool->worker);
+    if (!pool->worker) {
+        hd_pool_free(pool);
+        return HD_ERR_NOMEM;
+    }
+    for (int i = 1; i < n_thread; i++) {
+        struct worker *w = &pool->worker[i - 1];
+        *w = (struct worker){.pool = pool, .index = i};
+        if (pthread_create(&w->thread, NULL, worker_main, w)) {
+            hd_pool_free(pool);
+            return HD_ERR_UNAVAILABLE;
+        }
+        pool->n_thread++;
+    }
+    *out = pool;
+    return HD_OK;
+}
+
+void hd_pool_free(struct hd_pool *pool)
+{
+    if (!pool)
+        return;
+    atomic_store(&pool->stop, 1);
+    announce(pool);
+    for (int i = 1; i < pool->n_thread; i++)
+        pthread_join(pool->worker[i - 1].thread, NULL);
+    pthread_mutex_destroy(&pool->mu);
+    pthread_cond_destroy(&pool->wake);
+    free(pool->worker);
+    free(pool);
+}
+
+int hd_pool_threads(const struct hd_pool *pool)
+{
+    return pool->n_thread;
+}
+
+void hd_pool_run(struct hd_pool *pool, size_t n, size_t chunk, hd_pool_fn fn, void *ud)
+{
+    if (!n)
+        return;
+    if (!chunk)
+        chunk = (n + (size_t)pool->n_thread - 1) / (size_t)pool->n_thread;
+    if (pool->n_thread == 1 || n <= chunk) {
+        for (size_t begin = 0; begin < n; begin += chunk)
+            fn(ud, begin, n - begin < chunk ? n : begin + chunk, 0);
+        return;
+    }
+    pool->n = n;
+    pool->chunk = chunk;
+    pool->fn = fn;
+    pool->ud = ud;
+    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&pool->running, pool->n_thread - 1, memory_order_relaxed);
+    announce(pool);
+    work(pool, 0);
+    for (int i = 0; atomic_load_explicit(&pool->running, memory_order_acquire); i++) {
+        if (i < SPINS)
+            cpu_relax();
+        else
+            sched_yield();
+    }
+}

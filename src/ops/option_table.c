@@ -1,0 +1,94 @@
+/* The table itself. Order is the order of --help. */
+#include "ops/options.h"
+
+#define MODEL_COMMANDS " tokenize detokenize logits embed generate chat bench eval serve kb "
+#define RUN_COMMANDS " logits embed generate chat bench eval serve kb "
+#define CHAT_COMMANDS " generate chat kb "
+
+const struct hd_option hd_option_table[] = {
+    /* name, letter, type, default, min, max, arg, commands, help */
+    {"model", 'm', HD_OPT_LIST, NULL, 0, 0, "MODEL", MODEL_COMMANDS,
+     "GGUF file, Hugging Face folder, or a name pulled before (default: the installed model)"},
+    {"kernels", 0, HD_OPT_STRING, "auto", 0, 0, "NAME", RUN_COMMANDS,
+     "auto, ref, avx2, avx512 or amx; ref keeps activations in F32"},
+    {"threads", 't', HD_OPT_INT, "0", 0, 1024, "N", RUN_COMMANDS " quantize ",
+     "compute threads; 0 = one per core"},
+    {"ctx", 'c', HD_OPT_INT, "0", 0, 10000000, "N", RUN_COMMANDS " plan ",
+     "longest prompt plus answer in tokens; 0 = the model's limit, cut to memory"},
+    {"kv-bytes", 0, HD_OPT_NUMBER, "0", 0, 1e15, "BYTES", RUN_COMMANDS,
+     "memory for the KV cache; 0 = a quarter of the free memory"},
+
+    {"prompt", 'p', HD_OPT_STRING, NULL, 0, 0, "TEXT|N", " generate bench ",
+     "generate: the prompt; bench: prompt tokens (default 512)"},
+    {"n", 'n', HD_OPT_INT, NULL, 0, 10000000, "N", " generate chat bench kb ",
+     "tokens to generate at most"},
+    {"temp", 0, HD_OPT_NUMBER, "0", 0, 100, "T", CHAT_COMMANDS,
+     "sampling temperature; 0 = always the likeliest token"},
+    {"top-p", 0, HD_OPT_NUMBER, "1", 0, 1, "P", CHAT_COMMANDS, "nucleus sampling; 1 = off"},
+    {"top-k", 0, HD_OPT_INT, "0", 0, 1000000, "K", CHAT_COMMANDS,
+     "sample among the K likeliest; 0 = off"},
+    {"min-p", 0, HD_OPT_NUMBER, "0", 0, 1, "P", CHAT_COMMANDS,
+     "drop tokens below P times the likeliest's probability; 0 = off"},
+    {"repeat-penalty", 0, HD_OPT_NUMBER, "1", 0.01, 10, "R", CHAT_COMMANDS,
+     "divides the logits of tokens seen before; 1 = off"},
+    {"seed", 0, HD_OPT_INT, "0", 0, 9e15, "S", CHAT_COMMANDS, "seed of the sampler"},
+    {"stop", 0, HD_OPT_LIST, NULL, 0, 0, "TEXT", " generate chat ",
+     "ends the answer at this text; repeatable"},
+    {"system", 0, HD_OPT_STRING, NULL, 0, 0, "TEXT", " chat generate ", "system message"},
+    {"raw", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " generate ",
+     "feed the prompt as it is, without the model's chat form"},
+    {"no-think", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " generate chat kb ",
+     "R1 models: answer without a thought"},
+
+    {"batch", 0, HD_OPT_INT, "1", 1, 4096, "B", " bench ", "sequences decoded together"},
+    {"bos", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " tokenize ", "begin with the model's BOS id"},
+    {"special", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " tokenize ",
+     "recognise special tokens in the text; otherwise they are plain text"},
+    {"jsonl", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " tokenize ",
+     "one JSON string per input line, one id array per output line"},
+    {"tokens", 0, HD_OPT_STRING, NULL, 0, 0, "1,2,3", " logits ", "ids to feed, as given"},
+    {"at", 0, HD_OPT_STRING, NULL, 0, 0, "0,2", " logits ",
+     "rows to report (default: the last one)"},
+    {"top", 0, HD_OPT_INT, "10", 1, 10000000, "K", " logits kb ",
+     "logits: ids per row; kb search: documents"},
+    {"prefill", 0, HD_OPT_INT, "0", 0, 10000000, "N", " logits ",
+     "feed the first N ids as prompt, the rest one by one (0 = all as prompt)"},
+
+    {"kb", 0, HD_OPT_STRING, NULL, 0, 0, "DIR", " kb serve ",
+     "folder that holds knowledge bases (default: kb under --home)"},
+    {"name", 0, HD_OPT_STRING, "default", 0, 0, "KB", " kb ", "which knowledge base"},
+    {"encoder", 0, HD_OPT_STRING, NULL, 0, 0, "NAME|none", " kb ",
+     "encoder for dense search (default: the installed one, if any)"},
+    {"passages", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " kb ",
+     "kb search: every passage instead of the best of each document"},
+
+    {"source", 0, HD_OPT_STRING, NULL, 0, 0, "S", " pull ",
+     "use only this source: huggingface, modelscope, pip, file://PATH or a path"},
+    {"list", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " pull ", "list what the catalogue offers"},
+    {"catalogue", 0, HD_OPT_STRING, NULL, 0, 0, "FILE", " pull ",
+     "a catalogue of your own, read after the built-in one"},
+
+    {"host", 0, HD_OPT_STRING, "127.0.0.1", 0, 0, "ADDRESS", " serve ", "address to listen on"},
+    {"port", 0, HD_OPT_INT, "8080", 0, 65535, "N", " serve ", "port; 0 = any free one"},
+    {"max-batch-tokens", 0, HD_OPT_INT, "512", 16, 65536, "N", " serve kb chat generate ",
+     "prompt tokens per scheduler step"},
+    {"max-sessions", 0, HD_OPT_INT, "16", 1, 4096, "N", " serve ", "requests that run at once"},
+    {"max-queue", 0, HD_OPT_INT, "64", 0, 100000, "N", " serve ",
+     "requests that wait; more are refused with 429"},
+    {"max-body", 0, HD_OPT_INT, "16777216", 1024, 1073741824, "BYTES", " serve ",
+     "largest request body"},
+    {"api-key", 0, HD_OPT_STRING, NULL, 0, 0, "KEY", " serve ",
+     "clients must send it as a bearer token (better: HOLDFAST_API_KEY)"},
+    {"check-config", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " serve ", "check the options and exit"},
+    {"print-config", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " serve ",
+     "print every option's value and exit"},
+
+    {"json", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, "*", "print JSON"},
+    {"home", 0, HD_OPT_STRING, NULL, 0, 0, "DIR", "*",
+     "where all state lives (default: $HOLDFAST_HOME, else ~/.local/share/holdfast)"},
+    {"config", 0, HD_OPT_STRING, NULL, 0, 0, "FILE", "*", "a file of `name = value` lines"},
+    {"verbose", 'v', HD_OPT_FLAG, NULL, 0, 0, NULL, "*", "say more on stderr"},
+    {"help", 'h', HD_OPT_FLAG, NULL, 0, 0, NULL, "*", "this text"},
+};
+
+const size_t hd_option_count = sizeof hd_option_table / sizeof *hd_option_table;

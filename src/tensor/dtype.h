@@ -1,0 +1,51 @@
+/* Element types and quantised block formats.
+ *
+ * The numbers are GGUF's type ids (ggml.h of the GGUF v3 specification, MIT), so that a file's
+ * number can be used as it is after hd_dtype_info() said that we know it. */
+#ifndef HD_TENSOR_DTYPE_H
+#define HD_TENSOR_DTYPE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum hd_dtype {
+    HD_F32 = 0,
+    HD_F16 = 1,
+    HD_Q4_0 = 2,
+    HD_Q4_1 = 3,
+    HD_Q5_0 = 6,
+    HD_Q5_1 = 7,
+    HD_Q8_0 = 8,
+    HD_Q2_K = 10,
+    HD_Q3_K = 11,
+    HD_Q4_K = 12,
+    HD_Q5_K = 13,
+    HD_Q6_K = 14,
+    HD_I32 = 26,
+    HD_BF16 = 30,
+};
+
+struct hd_dtype_info {
+    const char *name; /* "Q4_K" */
+    int block;        /* elements per block; a row's length is a multiple of it */
+    int block_bytes;  /* bytes per block */
+    /* The published formula, bit for bit: n elements (a multiple of block) to F32. NULL for I32. */
+    void (*dequantise)(float *out, const void *blocks, int64_t n);
+};
+
+/* NULL where the number is not a type that we read. */
+const struct hd_dtype_info *hd_dtype_info(int dtype);
+/* Bytes of a row of n elements; 0 where n is no multiple of the block or the type is unknown. */
+size_t hd_dtype_row_bytes(int dtype, int64_t n);
+/* The name of any GGUF type id, also of those that we do not read ("IQ2_XXS"); never NULL. */
+const char *hd_dtype_gguf_name(int id);
+
+float hd_f16_to_f32(uint16_t h);
+uint16_t hd_f32_to_f16(float f); /* round to nearest even */
+float hd_bf16_to_f32(uint16_t h);
+uint16_t hd_f32_to_bf16(float f);
+
+/* F32 to Q8_0 (32 elements: f16 scale, 32 int8; scale = amax / 127), the reference quantiser. */
+void hd_quantise_q8_0(void *out, const float *in, int64_t n);
+
+#endif

@@ -1,0 +1,104 @@
+/* Text ⇄ token ids: byte-level BPE, chat forms, and the streaming splitter.
+ *
+ * A tokenizer is immutable after loading and may be used from any thread. */
+#ifndef HD_TOKEN_TOKEN_H
+#define HD_TOKEN_TOKEN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "store/store.h"
+
+struct hd_tokenizer;
+
+/* A growable list of ids with a maximum; after a failure err stays set (see base/buf.h). */
+struct hd_ids {
+    int32_t *id;
+    size_t n, cap, max;
+    enum hd_err err;
+};
+void hd_ids_init(struct hd_ids *ids, size_t max);
+void hd_ids_dispose(struct hd_ids *ids);
+enum hd_err hd_ids_push(struct hd_ids *ids, int32_t id);
+
+/* From a GGUF's own vocabulary, or tokenizer.json (+ tokenizer_config.json) of a folder.
+ * NOTFOUND where the model carries no tokenizer. */
+enum hd_err hd_tokenizer_new(struct hd_tokenizer **out, const struct hd_store *store,
+                             struct hd_errmsg *msg);
+void hd_tokenizer_free(struct hd_tokenizer *tok);
+
+size_t hd_tokenizer_n_vocab(const struct hd_tokenizer *tok);
+int32_t hd_tokenizer_bos(const struct hd_tokenizer *tok); /* -1 where there is none */
+/* Whether generation ends at this id (eos, <|im_end|>, <|eot_id|>, …: all that the model names). */
+bool hd_tokenizer_is_end(const struct hd_tokenizer *tok, int32_t id);
+/* The id of a special token by its exact text, or -1. */
+int32_t hd_tokenizer_special(const struct hd_tokenizer *tok, const char *text);
+
+/* Appends the ids of text. special: added tokens are recognised inside; otherwise everything is
+ * plain text (all user, tool and document text). Bytes that are not UTF-8 become U+FFFD first. */
+enum hd_err hd_tokenizer_encode(const struct hd_tokenizer *tok, struct hd_ids *out,
+                                const char *text, size_t len, bool special);
+/* Appends the bytes of one token (may be part of a character). Unknown ids append nothing;
+ * control tokens append their text only if `special`. */
+enum hd_err hd_tokenizer_piece(const struct hd_tokenizer *tok, struct hd_buf *out, int32_t id,
+                               bool special);
+
+/* --- chat forms ------------------------------------------------------------------------------ */
+
+enum hd_chat_form {
+    HD_CHAT_NONE,
+    HD_CHAT_DEEPSEEK_R1,
+    HD_CHAT_DEEPSEEK_R1_DISTILL,
+    HD_CHAT_CHATML,
+    HD_CHAT_LLAMA3
+};
+
+struct hd_chat_message {
+    const char *role;    /* "system", "user", "assistant" */
+    const char *content; /* NUL-terminated UTF-8 */
+};
+
+/* Recognised from the special tokens and the checkpoint's template. */
+enum hd_chat_form hd_chat_form(const struct hd_tokenizer *tok);
+const char *hd_chat_form_name(enum hd_chat_form form);
+/* Whether the form opens <think> in the prompt (R1). */
+bool hd_chat_form_thinks(enum hd_chat_form form);
+
+struct hd_chat_options {
+    bool no_think; /* R1: closes the thought at once, so that the answer starts directly */
+};
+/* Appends the prompt ids, BOS included, up to where the assistant speaks. Contents are plain text;
+ * history keeps what follows the last </think>. INVALID with a sentence for an unknown role. */
+enum hd_err hd_chat_render(const struct hd_tokenizer *tok, struct hd_ids *out,
+                           const struct hd_chat_message *messages, size_t n,
+                           const struct hd_chat_options *options, struct hd_errmsg *msg);
+
+/* --- the streaming splitter ------------------------------------------------------------------ */
+
+/* Token ids in; whole characters out, as reasoning or answer. A thought may be opened by the prompt
+ * (starts_in_think) or by the output; a missing </think> leaves everything in reasoning; markers
+ * split over several tokens are recognised; markers never reach the output. Stop strings end it:
+ * the text before them is emitted, the stop string is not. */
+struct hd_splitter;
+enum hd_split_kind { HD_SPLIT_REASONING, HD_SPLIT_ANSWER };
+typedef void (*hd_split_fn)(enum hd_split_kind kind, const char *text, size_t len, void *ud);
+
+struct hd_split_options {
+    bool starts_in_think;
+    bool split_think;        /* false: everything is answer, <think> is text */
+    const char *const *stop; /* stop strings, looked for in the answer; borrowed */
+    size_t n_stop;
+};
+enum hd_err hd_splitter_new(struct hd_splitter **out, const struct hd_tokenizer *tok,
+                            const struct hd_split_options *options);
+void hd_splitter_free(struct hd_splitter *splitter);
+/* Emits what is certain. *stopped becomes true at a stop string. */
+enum hd_err hd_splitter_push(struct hd_splitter *splitter, int32_t id, hd_split_fn fn, void *ud,
+                             bool *stopped);
+/* Emits what was held back; an unfinished character becomes U+FFFD. */
+enum hd_err hd_splitter_finish(struct hd_splitter *splitter, hd_split_fn fn, void *ud);
+
+#endif
