@@ -28,6 +28,7 @@ import tiny_tokenizer
 ROOT = pathlib.Path(__file__).resolve().parents[2] / "tests" / "golden"
 TOP, TOLERANCE = 20, 1e-4
 SHORT, LONG = 16, 150
+ROUTING_GAP = 1e-3
 ROWS_SHORT = [0, 1, 7, 15]
 ROWS_LONG = [0, 31, 63, 64, 65, 100, 127, 128, 149]
 N_VOCAB = 320
@@ -45,7 +46,7 @@ LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", **BASE, "
                           "original_max_position_embeddings": 128, "rope_type": "llama3"},
          "tie_word_embeddings": False, "bos_token_id": 315, "eos_token_id": 319}
 DEEPSEEK = {"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", **BASE,
-            "intermediate_size": 96, "moe_intermediate_size": 32, "num_attention_heads": 4,
+            "intermediate_size": 96, "moe_intermediate_size": 24, "num_attention_heads": 4,
             "num_key_value_heads": 4, "q_lora_rank": 32, "kv_lora_rank": 32, "qk_nope_head_dim": 32,
             "qk_rope_head_dim": 16, "v_head_dim": 24, "n_routed_experts": 8, "n_shared_experts": 1,
             "num_experts_per_tok": 3, "n_group": 4, "topk_group": 2, "topk_method": "noaux_tc",
@@ -124,7 +125,7 @@ def weights(cfg, seed):
             mlp(d, p + "mlp.", s, n, cfg["intermediate_size"])
     s["model.norm.weight"] = d.norm(n)
     if not cfg["tie_word_embeddings"]:
-        s["lm_head.weight"] = d.linear(cfg["vocab_size"], n, 2.5)
+        s["lm_head.weight"] = d.linear(cfg["vocab_size"], n, 2.0)
     return s
 
 
@@ -215,13 +216,16 @@ def reference(model, seed):
     rng = np.random.Generator(np.random.PCG64(seed + 1000))
     prompts = []
     for n, rows in ((SHORT, ROWS_SHORT), (LONG, ROWS_LONG)):
-        ids = rng.integers(0, N_VOCAB - 8, n).tolist()
-        lp, experts, gap = forward(model, ids)
+        for _ in range(200):  # a prompt on which no routing decision is close to a tie
+            ids = rng.integers(0, N_VOCAB - 8, n).tolist()
+            lp, experts, gap = forward(model, ids)
+            if gap is None or gap > ROUTING_GAP:
+                break
+        assert gap is None or gap > ROUTING_GAP, gap
         exact = torch.log_softmax(model.double()(torch.tensor([ids]), use_cache=False).logits[0], -1).detach()
         model.float()
         noise = (lp.double() - exact)[rows].abs().max().item()
         assert noise < TOLERANCE / 5, noise
-        assert gap is None or gap > 2e-4, gap
         out = {}
         for r in rows:
             v, i = lp[r].topk(TOP)
@@ -304,7 +308,8 @@ def simple(name, cfg, seed, note, dtype=torch.float32, shards=1, kind=T.F32):
 
 
 def qwen2_tied():
-    simple("qwen2-tied", {**QWEN2, "rope_theta": 1000000.0, "tie_word_embeddings": True}, 11,
+    simple("qwen2-tied", {**QWEN2, "rope_theta": 1000000.0, "tie_word_embeddings": True,
+            "num_hidden_layers": 2}, 11,
            "tied head; F32 folder and F32 GGUF")
 
 
@@ -327,16 +332,17 @@ def deepseek_v3():
     folder = ROOT / "models" / "deepseek-v3"
     save_folder(folder, cfg, state, tok, torch.bfloat16)
     tiny_gguf.write(folder.parent / "deepseek-v3-kvb.gguf", cfg, state, tok, T.BF16)
-    tiny_gguf.write(folder.parent / "deepseek-v3-mla.gguf", cfg, state, tok, T.F32, absorbed=True)
+    tiny_gguf.write(folder.parent / "deepseek-v3-mla.gguf", cfg, state, tok, T.BF16, absorbed=True)
     prompts = reference(load(folder), seed)
     check_mutations(cfg, state, prompts)
     write_reference("deepseek-v3", ["deepseek-v3", "deepseek-v3-kvb.gguf", "deepseek-v3-mla.gguf"], prompts,
-                    "BF16 folder; BF16 GGUF with attn_kv_b; F32 GGUF with attn_k_b and attn_v_b")
+                    "BF16 folder; BF16 GGUF files, one with attn_kv_b, one with attn_k_b and attn_v_b")
 
 
 def deepseek_v3_nogroup():
     """A file without expert_group keys: one group, so plain top-k of the biased scores. One MoE layer less."""
-    cfg = {**DEEPSEEK, "n_group": 1, "topk_group": 1, "num_hidden_layers": 2, "n_routed_experts": 6}
+    cfg = {**DEEPSEEK, "n_group": 1, "topk_group": 1, "num_hidden_layers": 2, "n_routed_experts": 4,
+           "num_experts_per_tok": 2}
     state = tiny_gguf.round_to(weights(cfg, 15), torch.bfloat16)
     tok = tiny_tokenizer.build(cfg["model_type"], N_VOCAB)
     tiny_gguf.write(ROOT / "models" / "deepseek-v3-nogroup.gguf", cfg, state, tok, T.BF16, absorbed=True, groups=False)
@@ -345,17 +351,14 @@ def deepseek_v3_nogroup():
 
 
 def wide_kinds(name):
-    if name == "token_embd.weight":
-        return T.Q6_K
-    layer, tensor = name.split(".")[1], name.split(".", 2)[-1]
-    table = {"attn_q.weight": (T.Q4_K, T.Q5_K), "attn_k.weight": (T.Q5_0, T.Q8_0), "attn_v.weight": (T.Q6_K, T.Q4_K),
-             "attn_output.weight": (T.Q8_0, T.Q4_0), "ffn_gate.weight": (T.Q4_K, T.Q5_K),
-             "ffn_up.weight": (T.Q4_0, T.Q4_K), "ffn_down.weight": (T.Q6_K, T.Q5_0)}
-    return table.get(tensor, (T.F32, T.F32))[int(layer) if layer.isdigit() else 0]
+    table = {"token_embd.weight": T.Q6_K, "attn_q.weight": T.Q4_K, "attn_k.weight": T.Q5_0, "attn_v.weight": T.Q6_K,
+             "attn_output.weight": T.Q8_0, "ffn_gate.weight": T.Q5_K, "ffn_up.weight": T.Q4_0,
+             "ffn_down.weight": T.Q4_K}
+    return table.get(name.removeprefix("blk.0."), T.F32)
 
 
 def qwen2_wide():
-    cfg = {**QWEN2, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "rope_theta": 1000000.0,
+    cfg = {**QWEN2, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1, "rope_theta": 1000000.0,
            "tie_word_embeddings": True}
     state = weights(cfg, 16)
     tok = tiny_tokenizer.build(cfg["model_type"], N_VOCAB)
@@ -369,6 +372,7 @@ MODELS = {f.__name__: f for f in (qwen2_tied, qwen2_untied, llama3, deepseek_v3,
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    transformers.utils.logging.disable_progress_bar()
     (ROOT / "models").mkdir(parents=True, exist_ok=True)
     for chosen in sys.argv[1:] or MODELS:
         print(chosen)
