@@ -326,7 +326,7 @@ def llama3():
 
 
 def deepseek_v3():
-    cfg, seed = DEEPSEEK, 14
+    cfg, seed = DEEPSEEK, 22
     state = tiny_gguf.round_to(weights(cfg, seed), torch.bfloat16)
     tok = tiny_tokenizer.build(cfg["model_type"], N_VOCAB)
     folder = ROOT / "models" / "deepseek-v3"
