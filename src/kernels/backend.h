@@ -57,13 +57,20 @@ void hd_tensor_download(void *host, const struct hd_tensor *t);
 
 /* --- weights ----------------------------------------------------------------------------- */
 
+/* What a weight will be used for. A product wants the repacked copy, a look-up of rows the rows as
+ * they lie in the file; a tied output matrix wants both. */
+enum { HD_WEIGHT_MATMUL = 1, HD_WEIGHT_EMBED = 2 };
+
 /* Prepares n_matrix matrices of n_out rows of n_in elements, rows contiguous, matrices one after
  * another, as they lie in a file. `data` (any alignment) must stay valid while the weight lives
- * (it is usually a map; the back end keeps a pointer to it, a repacked copy, or both as it likes).
+ * (it is usually a map; the back end keeps a pointer to it, a repacked copy, or both as it likes;
+ * whole pages of a file map that were copied may be dropped from memory, never changed).
+ * usage: HD_WEIGHT_MATMUL | HD_WEIGHT_EMBED; MATMUL covers matmul, matmul_heads and moe.
  * Rows that the fast layout cannot hold fall back to a slower kernel, silently and correctly. */
 enum hd_err hd_weight_new(struct hd_weight **out, const struct hd_backend *backend,
                           enum hd_dtype dtype, int64_t n_in, int64_t n_out, int64_t n_matrix,
-                          const void *data, struct hd_pool *pool, struct hd_errmsg *msg);
+                          const void *data, unsigned usage, struct hd_pool *pool,
+                          struct hd_errmsg *msg);
 void hd_weight_free(struct hd_weight *weight); /* NULL is fine */
 int64_t hd_weight_n_in(const struct hd_weight *weight);
 int64_t hd_weight_n_out(const struct hd_weight *weight);
