@@ -22,7 +22,8 @@ struct hd_tensor {
     size_t nb[4];
 };
 
-/* A contiguous tensor at an offset of a buffer. */
+/* A contiguous tensor at an offset of a buffer. n_dim counts up to the last dimension that is not
+ * 1; where a dimension may be 1 by chance and rows are to be taken of it, set n_dim yourself. */
 struct hd_tensor hd_tensor_at(struct hd_buffer *buffer, size_t offset, enum hd_dtype dtype,
                               int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3);
 /* The rows [begin, begin + n) of dimension 1 (n_dim 2), or of the last dimension used. */

@@ -1,0 +1,22 @@
+/* Inside the tensor room: one dequantiser per type, for the table in dtype.c.
+ * n is a multiple of the type's block; blocks may have any alignment. */
+#ifndef HD_TENSOR_DEQUANTISE_H
+#define HD_TENSOR_DEQUANTISE_H
+
+#include <stdint.h>
+
+void hd_tensor__f32(float *out, const void *blocks, int64_t n);
+void hd_tensor__f16(float *out, const void *blocks, int64_t n);
+void hd_tensor__bf16(float *out, const void *blocks, int64_t n);
+void hd_tensor__q4_0(float *out, const void *blocks, int64_t n);
+void hd_tensor__q4_1(float *out, const void *blocks, int64_t n);
+void hd_tensor__q5_0(float *out, const void *blocks, int64_t n);
+void hd_tensor__q5_1(float *out, const void *blocks, int64_t n);
+void hd_tensor__q8_0(float *out, const void *blocks, int64_t n);
+void hd_tensor__q2_k(float *out, const void *blocks, int64_t n);
+void hd_tensor__q3_k(float *out, const void *blocks, int64_t n);
+void hd_tensor__q4_k(float *out, const void *blocks, int64_t n);
+void hd_tensor__q5_k(float *out, const void *blocks, int64_t n);
+void hd_tensor__q6_k(float *out, const void *blocks, int64_t n);
+
+#endif
