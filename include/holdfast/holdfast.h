@@ -75,6 +75,8 @@ struct hd_sampling {
 };
 #define HD_SAMPLING_GREEDY ((struct hd_sampling){.top_p = 1, .repetition_penalty = 1})
 
+enum { HD_WATCH_MAX = 8 };
+
 struct hd_request {
     const char *model; /* name, or NULL for the first */
     const struct hd_principal *principal;
@@ -93,6 +95,10 @@ struct hd_request {
     const char *const *stop;
     size_t n_stop;
     bool ignore_end; /* benchmarks: does not end at end-of-sequence */
+    /* Ids whose log-probability at the first generated token is reported (hd_result.watch_logprob):
+     * what a caller needs to weigh "yes" against "no" at the price of one prompt. */
+    const int32_t *watch;
+    size_t n_watch; /* at most HD_WATCH_MAX */
     /* Deadline in seconds from submission, 0 = none; ends with TIMEOUT. */
     double timeout_s;
 };
@@ -105,7 +111,10 @@ struct hd_result {
     enum hd_err err; /* where finish is ERROR */
     struct hd_errmsg message;
     int n_prompt, n_cached, n_generated,
-        n_reasoning;                             /* tokens; n_cached of the prompt were reused */
+        n_reasoning; /* tokens; n_cached of the prompt were reused */
+    double
+        logprob; /* sum over the generated tokens, natural log, before temperature and penalties */
+    float watch_logprob[HD_WATCH_MAX];
     double queue_s, prefill_s, decode_s, ttft_s; /* ttft from submission to first token */
 };
 
