@@ -18,9 +18,15 @@ enum hd_store_format { HD_STORE_GGUF, HD_STORE_HF };
 
 struct hd_store; /* an open model */
 
+/* A type that we do not read: hd_dtype_info() of it is NULL. */
+#define HD_STORE_UNREAD ((enum hd_dtype) - 1)
+
+/* A tensor of a type that we do not read is listed (dtype HD_STORE_UNREAD, data NULL, bytes 0
+ * where its size is unknown), so that `inspect` can show it, but never handed out for use. */
 struct hd_store_tensor {
     const char *name; /* as in the file */
     enum hd_dtype dtype;
+    const char *type_name; /* "Q4_K", "BF16", "F8_E4M3", … also of types that we do not read */
     int n_dim;
     int64_t ne[4];    /* GGUF order: ne[0] = row length; unused 1 */
     const void *data; /* inside the map; unaligned */
@@ -30,16 +36,25 @@ struct hd_store_tensor {
 /* path: a .gguf file or a folder with config.json. HF folders may lack weights (tokenizer only) or
  * tokenizer files; what is absent is simply not found later. */
 enum hd_err hd_store_open(struct hd_store **out, const char *path, struct hd_errmsg *msg);
+/* The same for looking only: weights that a truncated file lacks are no error (their data is NULL),
+ * nor is one part of a split file. hd_store_missing_bytes tells how much is not there. */
+enum hd_err hd_store_open_header(struct hd_store **out, const char *path, struct hd_errmsg *msg);
 void hd_store_close(struct hd_store *store);
 
 enum hd_store_format hd_store_format(const struct hd_store *store);
 const char *hd_store_path(const struct hd_store *store);
 /* Of all files together. */
 size_t hd_store_file_bytes(const struct hd_store *store);
+/* Bytes by which the files are too short for their tensors; 0 after hd_store_open. */
+size_t hd_store_missing_bytes(const struct hd_store *store);
 
 size_t hd_store_n_tensor(const struct hd_store *store);
 const struct hd_store_tensor *hd_store_tensor_at(const struct hd_store *store, size_t i);
+/* NULL where it is absent, of a type that we do not read, or cut off. */
 const struct hd_store_tensor *hd_store_tensor(const struct hd_store *store, const char *name);
+/* The same with a sentence: NOTFOUND, or UNSUPPORTED ("IQ2_XXS: not supported yet"). */
+enum hd_err hd_store_tensor_get(const struct hd_store_tensor **out, const struct hd_store *store,
+                                const char *name, struct hd_errmsg *msg);
 
 /* --- GGUF metadata. Each returns false where the key is absent or of another type. ---------- */
 bool hd_store_u64(const struct hd_store *store, const char *key,
