@@ -95,7 +95,10 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     if (argc < 2 || !strcmp(argv[1], "help") || !strcmp(argv[1], "--help") ||
         !strcmp(argv[1], "-h")) {
-        print_help(argc < 2 ? stderr : stdout);
+        if (argc > 2 && !strcmp(argv[2], "options"))
+            hd_options_reference(stdout);
+        else
+            print_help(argc < 2 ? stderr : stdout);
         return argc < 2 ? HD_EXIT_USAGE : HD_EXIT_OK;
     }
     if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "version")) {

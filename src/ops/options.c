@@ -403,6 +403,35 @@ void hd_options_help(FILE *to, const char *command)
     }
 }
 
+/* Text for a table cell of Markdown, where a bar would end the cell. */
+static void put_cell(FILE *to, const char *text)
+{
+    for (; *text; text++)
+        fprintf(to, *text == '|' ? "\\|" : "%c", *text);
+}
+
+void hd_options_reference(FILE *to)
+{
+    fprintf(to,
+            "# Options\n\nMade by `holdfast help options` from the option table.\n\n"
+            "Each option is a flag (`--port 81`), an environment variable (`HOLDFAST_PORT=81`) "
+            "and a line of a\nconfig file (`port = 81`, given with `--config`). A flag wins over "
+            "the environment, that over the file.\n\n"
+            "| option | value | default | commands | meaning |\n| --- | --- | --- | --- | --- |\n");
+    for (size_t i = 0; i < hd_option_count; i++) {
+        const struct hd_option *option = &hd_option_table[i];
+        fprintf(to, "| `--%s`", option->name);
+        if (option->letter)
+            fprintf(to, ", `-%c`", option->letter);
+        fprintf(to, " | ");
+        put_cell(to, option->arg ? option->arg : "");
+        fprintf(to, " | %s | %s | ", option->def ? option->def : "",
+                strcmp(option->commands, "*") ? option->commands : "all");
+        put_cell(to, option->help);
+        fprintf(to, " |\n");
+    }
+}
+
 void hd_options_print(const struct hd_options *options, FILE *to)
 {
     fprintf(to, "config_version = 1\n");

@@ -56,6 +56,8 @@ const char *hd_options_positional(const struct hd_options *options,
 
 /* The options of a command as aligned help text. */
 void hd_options_help(FILE *to, const char *command);
+/* The whole table as a Markdown page: docs/options.md. */
+void hd_options_reference(FILE *to);
 /* Every option's value as `name = value` lines: --print-config. Secrets are not options. */
 void hd_options_print(const struct hd_options *options, FILE *to);
 
