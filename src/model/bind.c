@@ -1,0 +1,242 @@
+/* Tensors by role: names from the table, shapes checked, weights and vectors made. */
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "model/model_impl.h"
+
+static const struct {
+    const char *gguf, *hf;
+} roles[HD_N_ROLE] = {
+#define HD_ROLE(id, gguf, hf) [HD_ROLE_##id] = {gguf, hf},
+#include "model/roles.inc"
+#undef HD_ROLE
+};
+
+/* Puts layer and expert where the pattern has %d. */
+static const char *role_name(char out[160], const struct hd_binder *b, enum hd_role role, int layer,
+                             int expert)
+{
+    const char *p =
+        hd_store_format(b->model->store) == HD_STORE_GGUF ? roles[role].gguf : roles[role].hf;
+    size_t n = 0;
+    int which = 0;
+    while (*p && n < 140) {
+        if (p[0] == '%' && p[1] == 'd') {
+            n += (size_t)snprintf(out + n, 160 - n, "%d", which++ ? expert : layer);
+            p += 2;
+        } else {
+            out[n++] = *p++;
+        }
+    }
+    out[n] = 0;
+    return out;
+}
+
+const struct hd_store_tensor *hd_bind__find(const struct hd_binder *b, enum hd_role role, int layer)
+{
+    char name[160];
+    role_name(name, b, role, layer, 0);
+    return name[0] ? hd_store_tensor(b->model->store, name) : NULL;
+}
+
+static enum hd_err need_named(const struct hd_store_tensor **out, const struct hd_binder *b,
+                              const char *name, const int64_t ne[3])
+{
+    const char *path = hd_store_path(b->model->store);
+    const struct hd_store_tensor *t = hd_store_tensor(b->model->store, name);
+    if (!t)
+        return hd_fail(b->msg, HD_ERR_FORMAT,
+                       "%s: tensor %s is missing (incomplete file, or not the architecture that "
+                       "it claims)",
+                       path, name);
+    if (t->ne[0] != ne[0] || t->ne[1] != ne[1] || t->ne[2] != ne[2] || t->ne[3] != 1)
+        return hd_fail(b->msg, HD_ERR_FORMAT,
+                       "%s: tensor %s has the shape [%lld, %lld, %lld], expected [%lld, %lld, "
+                       "%lld] (row length first)",
+                       path, name, (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2],
+                       (long long)ne[0], (long long)ne[1], (long long)ne[2]);
+    *out = t;
+    return HD_OK;
+}
+
+enum hd_err hd_bind__need(const struct hd_store_tensor **out, const struct hd_binder *b,
+                          enum hd_role role, int layer, int64_t ne0, int64_t ne1, int64_t ne2)
+{
+    char name[160];
+    return need_named(out, b, role_name(name, b, role, layer, 0), (int64_t[3]){ne0, ne1, ne2});
+}
+
+enum hd_err hd_model__own(struct hd_model *model, enum hd_owned_kind kind, void *ptr)
+{
+    if (model->n_owned == model->cap_owned) {
+        size_t cap = model->cap_owned ? 2 * model->cap_owned : 256;
+        struct hd_owned *owned = realloc(model->owned, cap * sizeof *owned);
+        if (!owned) {
+            if (kind == HD_OWNED_WEIGHT)
+                hd_weight_free(ptr);
+            else if (kind == HD_OWNED_BUFFER)
+                hd_buffer_free(ptr);
+            else
+                free(ptr);
+            return HD_ERR_NOMEM;
+        }
+        model->owned = owned;
+        model->cap_owned = cap;
+    }
+    model->owned[model->n_owned++] = (struct hd_owned){kind, ptr};
+    return HD_OK;
+}
+
+static enum hd_err make_weight(struct hd_weight **out, struct hd_binder *b, enum hd_dtype dtype,
+                               int64_t n_in, int64_t n_out, int64_t n_matrix, const void *data,
+                               unsigned usage)
+{
+    struct hd_weight *w = NULL;
+    *out = NULL;
+    enum hd_err err = hd_weight_new(&w, b->model->backend, dtype, n_in, n_out, n_matrix, data,
+                                    usage, b->pool, b->msg);
+    if (!err)
+        err = hd_model__own(b->model, HD_OWNED_WEIGHT, w);
+    if (!err)
+        *out = w;
+    return err;
+}
+
+enum hd_err hd_bind__matrix(struct hd_weight **out, struct hd_binder *b, enum hd_role role,
+                            int layer, int64_t n_in, int64_t n_out, int64_t n_matrix)
+{
+    const struct hd_store_tensor *t;
+    unsigned usage = role == HD_ROLE_TOKEN_EMBD ? HD_WEIGHT_EMBED : HD_WEIGHT_MATMUL;
+    enum hd_err err = hd_bind__need(&t, b, role, layer, n_in, n_out, n_matrix);
+    if (err)
+        return err;
+    if (role == HD_ROLE_TOKEN_EMBD && b->model->hp.tied)
+        usage |= HD_WEIGHT_MATMUL;
+    if (usage & HD_WEIGHT_MATMUL)
+        b->model->bytes_per_token += t->bytes;
+    return make_weight(out, b, t->dtype, n_in, n_out, n_matrix, t->data, usage);
+}
+
+enum hd_err hd_bind__own_weight(struct hd_weight **out, struct hd_binder *b, enum hd_dtype dtype,
+                                int64_t n_in, int64_t n_out, int64_t n_matrix, void *data)
+{
+    enum hd_err err = hd_model__own(b->model, HD_OWNED_HOST, data);
+    return err ? err : make_weight(out, b, dtype, n_in, n_out, n_matrix, data, HD_WEIGHT_MATMUL);
+}
+
+static enum hd_err check_experts(const struct hd_store_tensor **first, struct hd_binder *b,
+                                 enum hd_role role, int layer, const int64_t ne[3])
+{
+    const struct hd_store_tensor *t = NULL;
+    char name[160];
+    *first = NULL;
+    for (int e = 0; e < b->model->hp.n_expert; e++) {
+        enum hd_err err = need_named(&t, b, role_name(name, b, role, layer, e), ne);
+        if (err)
+            return err;
+        if (!*first)
+            *first = t;
+        if (t->dtype != (*first)->dtype)
+            return hd_fail(b->msg, HD_ERR_FORMAT, "%s: tensor %s differs in type from expert 0's",
+                           hd_store_path(b->model->store), name);
+    }
+    return HD_OK;
+}
+
+enum hd_err hd_bind__experts(struct hd_weight **out, struct hd_binder *b, enum hd_role role,
+                             int layer, int64_t n_in, int64_t n_out)
+{
+    const struct hd_hparams *hp = &b->model->hp;
+    const struct hd_store_tensor *t;
+    char name[160];
+    size_t total;
+    enum hd_err err;
+    if (hd_store_format(b->model->store) == HD_STORE_GGUF) {
+        err = hd_bind__need(&t, b, role, layer, n_in, n_out, hp->n_expert);
+        if (err)
+            return err;
+        b->model->bytes_per_token += t->bytes / (size_t)hp->n_expert * (size_t)hp->n_expert_used;
+        return make_weight(out, b, t->dtype, n_in, n_out, hp->n_expert, t->data, HD_WEIGHT_MATMUL);
+    }
+    err = check_experts(&t, b, role, layer, (int64_t[3]){n_in, n_out, 1});
+    if (err)
+        return err;
+    if (!hd_mul(&total, t->bytes, (size_t)hp->n_expert))
+        return HD_ERR_LIMIT;
+    b->model->bytes_per_token += t->bytes * (size_t)hp->n_expert_used;
+    char *data = malloc(total);
+    if (!data)
+        return hd_fail(b->msg, HD_ERR_NOMEM,
+                       "%s: no memory for the experts of layer %d (%zu bytes)",
+                       hd_store_path(b->model->store), layer, total);
+    for (int e = 0; e < hp->n_expert; e++) {
+        const struct hd_store_tensor *part =
+            hd_store_tensor(b->model->store, role_name(name, b, role, layer, e));
+        memcpy(data + (size_t)e * t->bytes, part->data, t->bytes);
+    }
+    return hd_bind__own_weight(out, b, t->dtype, n_in, n_out, hp->n_expert, data);
+}
+
+enum hd_err hd_bind__floats(float **out, const struct hd_binder *b, const struct hd_store_tensor *t)
+{
+    const struct hd_dtype_info *info = hd_dtype_info(t->dtype);
+    size_t n = 1, bytes;
+    *out = NULL;
+    bool fits = true;
+    for (int i = 0; i < 4; i++)
+        fits = fits && hd_mul(&n, n, (size_t)t->ne[i]);
+    if (!fits || !hd_mul(&bytes, n, sizeof(float)) || !info || !info->dequantise)
+        return hd_fail(b->msg, HD_ERR_FORMAT, "%s: tensor %s cannot be read as numbers",
+                       hd_store_path(b->model->store), t->name);
+    float *values = malloc(bytes ? bytes : 1);
+    if (!values)
+        return hd_fail(b->msg, HD_ERR_NOMEM, "%s: no memory for tensor %s",
+                       hd_store_path(b->model->store), t->name);
+    info->dequantise(values, t->data, (int64_t)n);
+    *out = values;
+    return HD_OK;
+}
+
+enum hd_err hd_bind__upload(struct hd_tensor *out, struct hd_binder *b, const float *values,
+                            int64_t n)
+{
+    struct hd_buffer *buffer = NULL;
+    enum hd_err err = hd_buffer_new(&buffer, b->model->backend, (size_t)n * sizeof(float), b->msg);
+    if (!err)
+        err = hd_model__own(b->model, HD_OWNED_BUFFER, buffer);
+    if (err)
+        return err;
+    *out = hd_tensor_at(buffer, 0, HD_F32, n, 1, 1, 1);
+    hd_tensor_upload(out, values);
+    return HD_OK;
+}
+
+enum hd_err hd_bind__vector(struct hd_tensor *out, struct hd_binder *b, enum hd_role role,
+                            int layer, int64_t n, int flags)
+{
+    const struct hd_store_tensor *t;
+    float *values;
+    *out = (struct hd_tensor){0};
+    if ((flags & HD_OPTIONAL) && !hd_bind__find(b, role, layer))
+        return HD_OK;
+    enum hd_err err = hd_bind__need(&t, b, role, layer, n, 1, 1);
+    if (!err)
+        err = hd_bind__floats(&values, b, t);
+    if (err)
+        return err;
+    bool finite = true;
+    for (int64_t i = 0; i < n; i++)
+        finite = finite && isfinite(values[i]);
+    if (finite)
+        err = hd_bind__upload(out, b, values, n);
+    else
+        err = hd_fail(b->msg, HD_ERR_FORMAT, "%s: tensor %s holds a value that is no number",
+                      hd_store_path(b->model->store), t->name);
+    free(values);
+    b->model->bytes_per_token += t->bytes;
+    return err;
+}

@@ -1,0 +1,84 @@
+/* A language model: mapped weights and the forward pass over batches of rows.
+ *
+ * hd_model is immutable after loading and may be shared. hd_runner holds what a forward pass
+ * writes (activations, the KV cache, a stream); it belongs to one thread, the scheduler. The KV
+ * cache is a set of blocks of HD_KV_BLOCK tokens; who owns which block is the caller's business
+ * (engine/blocks.h), the runner only reads and writes through block tables. A forward pass
+ * allocates nothing.
+ *
+ * Shapes are [slowest … fastest]; n = rows of the batch (one row = one token). */
+#ifndef HD_MODEL_MODEL_H
+#define HD_MODEL_MODEL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/pool.h"
+#include "kernels/backend.h"
+#include "model/hparams.h"
+#include "store/store.h"
+
+struct hd_model;
+struct hd_runner;
+
+/* Reads and checks the hyper-parameters, then binds every tensor by name, each with its shape
+ * checked. `store` is borrowed and must outlive the model (weights point into its maps); `pool` is
+ * used during the call only. FORMAT names the missing or misshapen tensor. */
+enum hd_err hd_model_load(struct hd_model **out, const struct hd_store *store,
+                          const struct hd_backend *backend, struct hd_pool *pool,
+                          struct hd_errmsg *msg);
+void hd_model_free(struct hd_model *model); /* NULL is fine */
+
+const struct hd_hparams *hd_model_hparams(const struct hd_model *model);
+const struct hd_backend *hd_model_backend(const struct hd_model *model);
+/* Bytes of the file's tensors that one generated token reads: every matrix and vector, of the
+ * experts the share that is used, of the embedding nothing unless it is the output matrix too. */
+size_t hd_model_weight_bytes_per_token(const struct hd_model *model);
+/* Bytes of KV cache per block of HD_KV_BLOCK tokens, all layers. */
+size_t hd_model_kv_block_bytes(const struct hd_model *model);
+
+struct hd_runner_options {
+    int64_t n_row_max; /* rows per forward pass */
+    int64_t n_out_max; /* rows per hd_runner_logits call */
+    int64_t n_ctx;     /* longest sequence */
+    int64_t n_block;   /* KV blocks */
+};
+/* Bytes that a runner allocates, without its KV cache. 0 where the sizes overflow. */
+size_t hd_runner_scratch_bytes(const struct hd_model *model,
+                               const struct hd_runner_options *options);
+/* The model and the pool are borrowed. */
+enum hd_err hd_runner_new(struct hd_runner **out, const struct hd_model *model,
+                          struct hd_pool *pool, const struct hd_runner_options *options,
+                          struct hd_errmsg *msg);
+void hd_runner_free(struct hd_runner *runner); /* NULL is fine */
+
+/* Rows of one or several sequences, all in one form (design decision 12: prompt rows in PROMPT,
+ * generated ones in DECODE; chunks of a prompt end at multiples of HD_KV_BLOCK or at its end). */
+struct hd_batch {
+    const int32_t *ids;             /* [n], each in [0, n_vocab) */
+    const int32_t *positions;       /* [n] */
+    int64_t n;                      /* ≤ n_row_max */
+    const struct hd_seq_rows *seqs; /* cover the rows in order */
+    int n_seq;
+    enum hd_form form;
+    const int32_t *out_rows; /* [n_out], ascending: rows whose logits may be asked for */
+    int64_t n_out;
+};
+/* Runs the rows through all layers: writes their KV, keeps the last hidden state of out_rows.
+ * On failure (scratch memory) the KV of these rows is undefined. */
+enum hd_err hd_runner_forward(struct hd_runner *runner, const struct hd_batch *batch,
+                              struct hd_errmsg *msg);
+/* Logits of the kept rows [begin, begin + n), n ≤ n_out_max: logits [n, n_vocab], host memory. */
+enum hd_err hd_runner_logits(struct hd_runner *runner, float *logits, int64_t begin, int64_t n,
+                             struct hd_errmsg *msg);
+
+/* --- for tests ----------------------------------------------------------------------------- */
+
+/* Called for each MoE layer of each forward pass with the chosen experts [n, n_expert_used]. */
+typedef void (*hd_runner_route_fn)(void *ud, int layer, const int32_t *experts, int64_t n,
+                                   int n_used);
+void hd_runner_on_route(struct hd_runner *runner, hd_runner_route_fn fn, void *ud);
+
+#endif

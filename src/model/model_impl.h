@@ -1,0 +1,176 @@
+/* Inside the model room: bound weights, the runner's fields, the architectures' entry points. */
+#ifndef HD_MODEL_MODEL_IMPL_H
+#define HD_MODEL_MODEL_IMPL_H
+
+#include "model/model.h"
+
+/* One layer's weights. A field that an architecture lacks stays NULL (or has no buffer).
+ * Matrices: [n_out, n_in], written as the row length last. */
+struct hd_layer {
+    struct hd_tensor attn_norm; /* [n_embd] */
+    struct hd_tensor ffn_norm;  /* [n_embd] */
+
+    /* grouped-head attention (qwen2, llama) */
+    struct hd_weight
+        *q; /* [n_head·head_dim, n_embd]; deepseek without q_lora: [n_head·qk, n_embd] */
+    struct hd_weight *k, *v; /* [n_head_kv·head_dim, n_embd] */
+    struct hd_weight *o; /* [n_embd, n_head·head_dim]; deepseek: [n_embd, n_head·v_head_dim] */
+    struct hd_tensor q_bias, k_bias, v_bias, o_bias; /* no buffer: none */
+
+    /* MLA */
+    struct hd_weight *q_a;      /* [q_lora_rank, n_embd] */
+    struct hd_tensor q_a_norm;  /* [q_lora_rank] */
+    struct hd_weight *q_b;      /* [n_head·(nope + rope), q_lora_rank] */
+    struct hd_weight *kv_a;     /* [kv_lora_rank + rope, n_embd] */
+    struct hd_tensor kv_a_norm; /* [kv_lora_rank] */
+    struct hd_weight *kv_b;     /* [n_head·(nope + v), kv_lora_rank]: expanded form */
+    struct hd_weight *k_b;      /* n_head × [kv_lora_rank, nope]: absorbed form */
+    struct hd_weight *v_b;      /* n_head × [v, kv_lora_rank]: absorbed form */
+
+    /* feed-forward: dense, or the shared expert of a MoE layer */
+    struct hd_weight *gate, *up; /* [n_ff, n_embd] */
+    struct hd_weight *down;      /* [n_embd, n_ff] */
+    int64_t n_ff;
+
+    /* routed experts; router NULL in a dense layer */
+    struct hd_weight *router;              /* [n_expert, n_embd] */
+    struct hd_tensor route_bias;           /* [n_expert], for selection; no buffer: none */
+    struct hd_weight *gate_exps, *up_exps; /* n_expert × [n_ff_exp, n_embd] */
+    struct hd_weight *down_exps;           /* n_expert × [n_embd, n_ff_exp] */
+};
+
+/* What the model frees: kept in one list so that a failed load owes nothing. */
+enum hd_owned_kind { HD_OWNED_WEIGHT, HD_OWNED_BUFFER, HD_OWNED_HOST };
+struct hd_owned {
+    enum hd_owned_kind kind;
+    void *ptr;
+};
+
+struct hd_model {
+    const struct hd_store *store;
+    const struct hd_backend *backend;
+    struct hd_hparams hp;
+    struct hd_weight *token_embd; /* [n_vocab, n_embd] */
+    struct hd_weight *output;     /* [n_vocab, n_embd]; token_embd where tied */
+    struct hd_tensor output_norm; /* [n_embd] */
+    struct hd_tensor inv_freq;    /* [n_rot / 2] */
+    struct hd_layer *layer;       /* [n_layer] */
+    size_t bytes_per_token;
+    struct hd_owned *owned;
+    size_t n_owned, cap_owned;
+};
+
+/* KV of one layer. Dense: k, v [n_block, n_head_kv, HD_KV_BLOCK, head_dim]. MLA: k alone,
+ * [n_block, 1, HD_KV_BLOCK, kv_lora_rank + rope]; v is a column slice of it. */
+struct hd_kv_layer {
+    struct hd_buffer *k_buffer, *v_buffer; /* v_buffer NULL for MLA */
+    struct hd_tensor k, v;
+};
+
+struct hd_runner {
+    const struct hd_model *model;
+    struct hd_runner_options options;
+    struct hd_stream *stream;
+    struct hd_buffer *scratch; /* everything below up to the KV */
+
+    /* rows = n_row_max */
+    struct hd_tensor x;        /* [rows, n_embd] the residual stream */
+    struct hd_tensor h;        /* [rows, n_embd] normed */
+    struct hd_tensor q;        /* [rows, n_head·qk] */
+    struct hd_tensor k, v;     /* [rows, n_head_kv·head_dim] */
+    struct hd_tensor att;      /* [rows, n_head·v_dim] attention's output */
+    struct hd_tensor gate, up; /* [rows, n_ff] */
+    struct hd_tensor kept;     /* [rows, n_embd] normed last hidden states of out_rows */
+    struct hd_tensor logits;   /* [n_out_max, n_vocab] */
+
+    /* MLA and MoE */
+    struct hd_tensor q_a;     /* [rows, q_lora_rank] */
+    struct hd_tensor kv_a;    /* [rows, kv_lora_rank + rope] */
+    struct hd_tensor q_abs;   /* [rows, n_head·(kv_lora_rank + rope)] absorbed query */
+    struct hd_tensor ctx;     /* [rows, n_head·kv_lora_rank] absorbed attention's output */
+    struct hd_tensor latent;  /* [n_ctx, kv_lora_rank + rope] one sequence, read back */
+    struct hd_tensor kv_tile; /* [TILE, n_head·(nope + v)] expanded keys and values */
+    struct hd_tensor k_exp;   /* [n_ctx / block, n_head, HD_KV_BLOCK, nope + rope] */
+    struct hd_tensor v_exp;   /* [n_ctx / block, n_head, HD_KV_BLOCK, v] */
+    struct hd_tensor route_logits, route_weights; /* [rows, n_expert], [rows, n_expert_used] */
+    struct hd_tensor route_ids;                   /* I32 [rows, n_expert_used] */
+    int32_t *identity; /* 0, 1, 2, …: block table of the expanded cache, rows of a plain copy */
+
+    int64_t n_kept; /* rows in kept, of the last pass, in this form */
+    enum hd_form kept_form;
+    struct hd_kv_layer *kv; /* [n_layer] */
+    hd_runner_route_fn on_route;
+    void *on_route_ud;
+    int32_t *route_host; /* [rows, n_expert_used], only with on_route */
+};
+
+/* --- binding (bind.c) ---------------------------------------------------------------------- */
+
+enum hd_role {
+#define HD_ROLE(id, gguf, hf) HD_ROLE_##id,
+#include "model/roles.inc"
+#undef HD_ROLE
+    HD_N_ROLE
+};
+enum { HD_OPTIONAL = 1 };
+
+struct hd_binder {
+    struct hd_model *model;
+    struct hd_pool *pool;
+    struct hd_errmsg *msg;
+};
+
+/* The tensor of a role, or NULL; layer < 0 for those outside layers. */
+const struct hd_store_tensor *hd_bind__find(const struct hd_binder *b, enum hd_role role,
+                                            int layer);
+/* As above, NOTFOUND→FORMAT with a sentence; shape [ne0, ne1, ne2] checked. */
+enum hd_err hd_bind__need(const struct hd_store_tensor **out, const struct hd_binder *b,
+                          enum hd_role role, int layer, int64_t ne0, int64_t ne1, int64_t ne2);
+/* n_matrix matrices [n_out, n_in] stored as one tensor. Counts its bytes. */
+enum hd_err hd_bind__matrix(struct hd_weight **out, struct hd_binder *b, enum hd_role role,
+                            int layer, int64_t n_in, int64_t n_out, int64_t n_matrix);
+/* As F32 on the back end; HD_OPTIONAL: an absent one leaves out->buffer NULL. */
+enum hd_err hd_bind__vector(struct hd_tensor *out, struct hd_binder *b, enum hd_role role,
+                            int layer, int64_t n, int flags);
+/* The experts' matrices: one 3-D tensor (GGUF), or one tensor per expert (Hugging Face), which are
+ * then gathered into memory of our own. Counts used / n_expert of the bytes. */
+enum hd_err hd_bind__experts(struct hd_weight **out, struct hd_binder *b, enum hd_role role,
+                             int layer, int64_t n_in, int64_t n_out);
+/* A weight from memory of the model's own (data becomes the model's, even on failure). */
+enum hd_err hd_bind__own_weight(struct hd_weight **out, struct hd_binder *b, enum hd_dtype dtype,
+                                int64_t n_in, int64_t n_out, int64_t n_matrix, void *data);
+enum hd_err hd_bind__upload(struct hd_tensor *out, struct hd_binder *b, const float *values,
+                            int64_t n);
+/* Reads a tensor of any type as F32; *out is owned by the caller. */
+enum hd_err hd_bind__floats(float **out, const struct hd_binder *b,
+                            const struct hd_store_tensor *t);
+enum hd_err hd_model__own(struct hd_model *model, enum hd_owned_kind kind, void *ptr);
+
+/* --- architectures -------------------------------------------------------------------------- */
+
+enum hd_err hd_qwen2__bind(struct hd_binder *b, int layer);
+enum hd_err hd_llama__bind(struct hd_binder *b, int layer);
+enum hd_err hd_dense__bind(struct hd_binder *b, int layer, bool need_qkv_bias);
+void hd_dense__attention(struct hd_runner *r, int layer, const struct hd_batch *batch);
+
+enum hd_err hd_deepseek__bind(struct hd_binder *b, int layer);
+void hd_deepseek__attention(struct hd_runner *r, int layer, const struct hd_batch *batch);
+void hd_deepseek__feed_forward(struct hd_runner *r, int layer, const struct hd_batch *batch);
+/* attn_kv_b, attn_k_b and attn_v_b, whichever of them the file has (mla_weights.c). */
+enum hd_err hd_mla__bind(struct hd_binder *b, int layer);
+
+enum hd_err hd_ffn__bind(struct hd_binder *b, int layer, int64_t n_ff);
+void hd_ffn__forward(struct hd_runner *r, int layer, const struct hd_batch *batch);
+
+/* --- small helpers -------------------------------------------------------------------------- */
+
+enum { HD_MLA_TILE = 512 }; /* rows expanded at a time */
+
+/* The first n rows of a scratch matrix, the first `cols` columns of them. */
+struct hd_tensor hd__rows(struct hd_tensor t, int64_t n);
+/* A matrix [n, …] seen as heads [n, n_head, dim], heads `stride` elements apart, from column
+ * `begin` on. */
+struct hd_tensor hd__heads(struct hd_tensor t, int64_t n, int64_t begin, int64_t n_head,
+                           int64_t dim, int64_t stride);
+
+#endif
