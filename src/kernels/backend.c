@@ -1,0 +1,239 @@
+/* The table of back ends, the objects that are the same on all of them, and dispatch. */
+#include "kernels/backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "kernels/ops.h"
+
+static const char *nothing_missing(void)
+{
+    return NULL;
+}
+
+/* Best last: "auto" takes the last one that the machine can run. */
+static const struct hd_backend backends[] = {
+    {"ref", HD_F32, &hd_ops_ref, nothing_missing},
+};
+enum { N_BACKEND = sizeof backends / sizeof backends[0] };
+
+static const struct hd_backend *best(void)
+{
+    for (int i = N_BACKEND - 1; i > 0; i--)
+        if (!backends[i].missing())
+            return &backends[i];
+    return &backends[0];
+}
+
+enum hd_err hd_backend_get(const struct hd_backend **out, const char *name, struct hd_errmsg *msg)
+{
+    *out = NULL;
+    if (!strcmp(name, "auto")) {
+        *out = best();
+        return HD_OK;
+    }
+    for (int i = 0; i < N_BACKEND; i++) {
+        if (strcmp(backends[i].name, name))
+            continue;
+        const char *missing = backends[i].missing();
+        if (missing)
+            return hd_fail(msg, HD_ERR_UNSUPPORTED, "%s: %s (use %s or auto)", name, missing,
+                           best()->name);
+        *out = &backends[i];
+        return HD_OK;
+    }
+    return hd_fail(msg, HD_ERR_UNSUPPORTED,
+                   "%s: no such kernels (auto, ref, avx2, avx512 or amx; auto is %s here)", name,
+                   best()->name);
+}
+
+const char *hd_backend_name(const struct hd_backend *backend)
+{
+    return backend->name;
+}
+
+enum hd_dtype hd_backend_kv_dtype(const struct hd_backend *backend)
+{
+    return backend->kv_dtype;
+}
+
+/* --- weights ----------------------------------------------------------------------------- */
+
+enum hd_err hd_weight_new(struct hd_weight **out, const struct hd_backend *backend,
+                          enum hd_dtype dtype, int64_t n_in, int64_t n_out, int64_t n_matrix,
+                          const void *data, unsigned usage, struct hd_pool *pool,
+                          struct hd_errmsg *msg)
+{
+    *out = NULL;
+    const struct hd_dtype_info *info = hd_dtype_info(dtype);
+    if (!info || !info->dequantise)
+        return hd_fail(msg, HD_ERR_UNSUPPORTED, "weight: type %s cannot be computed with",
+                       hd_dtype_gguf_name(dtype));
+    size_t row_bytes = hd_dtype_row_bytes(dtype, n_in), total;
+    if (n_in <= 0 || n_out <= 0 || n_matrix <= 0 || !row_bytes ||
+        !hd_mul(&total, row_bytes, (size_t)n_out) || !hd_mul(&total, total, (size_t)n_matrix))
+        return hd_fail(msg, HD_ERR_INVALID,
+                       "weight: %lld matrices of %lld rows of %lld elements of type %s: "
+                       "no possible shape",
+                       (long long)n_matrix, (long long)n_out, (long long)n_in, info->name);
+    struct hd_weight *w = calloc(1, sizeof *w);
+    if (!w)
+        return hd_fail(msg, HD_ERR_NOMEM, "weight: out of memory");
+    *w = (struct hd_weight){.backend = backend,
+                            .dtype = dtype,
+                            .usage = usage,
+                            .n_in = n_in,
+                            .n_out = n_out,
+                            .n_matrix = n_matrix,
+                            .row_bytes = row_bytes,
+                            .data = data};
+    enum hd_err err = HD_OK;
+    if (backend->ops->weight_prepare && usage & HD_WEIGHT_MATMUL)
+        err = backend->ops->weight_prepare(w, pool, msg);
+    if (err) {
+        hd_weight_free(w);
+        return err;
+    }
+    *out = w;
+    return HD_OK;
+}
+
+void hd_weight_free(struct hd_weight *weight)
+{
+    if (!weight)
+        return;
+    hd_pages_free(weight->packed, weight->packed_bytes);
+    free(weight);
+}
+
+int64_t hd_weight_n_in(const struct hd_weight *weight)
+{
+    return weight->n_in;
+}
+
+int64_t hd_weight_n_out(const struct hd_weight *weight)
+{
+    return weight->n_out;
+}
+
+int64_t hd_weight_n_matrix(const struct hd_weight *weight)
+{
+    return weight->n_matrix;
+}
+
+size_t hd_weight_bytes(const struct hd_weight *weight)
+{
+    return weight->packed_bytes;
+}
+
+/* --- streams ------------------------------------------------------------------------------ */
+
+enum hd_err hd_stream_new(struct hd_stream **out, const struct hd_backend *backend,
+                          struct hd_pool *pool, struct hd_errmsg *msg)
+{
+    *out = calloc(1, sizeof **out);
+    if (!*out)
+        return hd_fail(msg, HD_ERR_NOMEM, "stream: out of memory");
+    (*out)->backend = backend;
+    (*out)->pool = pool;
+    return HD_OK;
+}
+
+void hd_stream_free(struct hd_stream *stream)
+{
+    if (!stream)
+        return;
+    for (int i = 0; i < HD_SCRATCH_COUNT; i++)
+        hd_pages_free(stream->scratch[i].data, stream->scratch[i].bytes);
+    free(stream);
+}
+
+enum hd_err hd_sync(struct hd_stream *stream)
+{
+    enum hd_err err = stream->failure;
+    stream->failure = HD_OK;
+    return err;
+}
+
+/* --- dispatch ------------------------------------------------------------------------------ */
+
+void hd_op_embed(struct hd_stream *s, struct hd_tensor out, const struct hd_weight *w,
+                 const int32_t *ids, int64_t n)
+{
+    s->backend->ops->embed(s, out, w, ids, n);
+}
+
+void hd_op_rms_norm(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                    struct hd_tensor gain, float eps)
+{
+    s->backend->ops->rms_norm(s, out, in, gain, eps);
+}
+
+void hd_op_matmul(struct hd_stream *s, const struct hd_matmul *products, int n_product,
+                  struct hd_tensor in, enum hd_form form)
+{
+    s->backend->ops->matmul(s, products, n_product, in, form);
+}
+
+void hd_op_matmul_heads(struct hd_stream *s, struct hd_tensor out, const struct hd_weight *w,
+                        struct hd_tensor in, enum hd_form form)
+{
+    s->backend->ops->matmul_heads(s, out, w, in, form);
+}
+
+void hd_op_rope(struct hd_stream *s, struct hd_tensor x, const struct hd_rope *rope,
+                const int32_t *positions, int64_t n)
+{
+    s->backend->ops->rope(s, x, rope, positions, n);
+}
+
+void hd_op_kv_write(struct hd_stream *s, struct hd_tensor cache, struct hd_tensor rows,
+                    const struct hd_seq_rows *seqs, int n_seq)
+{
+    s->backend->ops->kv_write(s, cache, rows, seqs, n_seq);
+}
+
+void hd_op_kv_read(struct hd_stream *s, struct hd_tensor out, struct hd_tensor cache,
+                   const int32_t *table, int64_t n)
+{
+    s->backend->ops->kv_read(s, out, cache, table, n);
+}
+
+void hd_op_attention(struct hd_stream *s, struct hd_tensor out, struct hd_tensor q,
+                     struct hd_tensor k, struct hd_tensor v, float scale,
+                     const struct hd_seq_rows *seqs, int n_seq, enum hd_form form)
+{
+    s->backend->ops->attention(s, out, q, k, v, scale, seqs, n_seq, form);
+}
+
+void hd_op_silu_mul(struct hd_stream *s, struct hd_tensor out, struct hd_tensor gate,
+                    struct hd_tensor up)
+{
+    s->backend->ops->silu_mul(s, out, gate, up);
+}
+
+void hd_op_add(struct hd_stream *s, struct hd_tensor x, struct hd_tensor y)
+{
+    s->backend->ops->add(s, x, y);
+}
+
+void hd_op_gather_rows(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                       const int32_t *rows, int64_t n)
+{
+    s->backend->ops->gather_rows(s, out, in, rows, n);
+}
+
+void hd_op_route(struct hd_stream *s, struct hd_tensor ids, struct hd_tensor weights,
+                 struct hd_tensor logits, const struct hd_router *router)
+{
+    s->backend->ops->route(s, ids, weights, logits, router);
+}
+
+void hd_op_moe(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+               const struct hd_weight *gate, const struct hd_weight *up,
+               const struct hd_weight *down, struct hd_tensor ids, struct hd_tensor weights,
+               enum hd_form form)
+{
+    s->backend->ops->moe(s, out, in, gate, up, down, ids, weights, form);
+}

@@ -1,0 +1,122 @@
+/* Inside the kernels room: what the objects of backend.h are made of, and the op table.
+ *
+ * A back end is a row of the table in backend.c: a name, a check of the processor, the ops. The ops
+ * have the signatures of backend.h. The vector back ends fill in what they do faster and take the
+ * rest from ref/. All back ends here are CPUs, so buffers and the helpers below are shared. */
+#ifndef HD_KERNELS_OPS_H
+#define HD_KERNELS_OPS_H
+
+#include "kernels/backend.h"
+
+struct hd_ops {
+    /* Fills in w->packed, w->packed_bytes and w->pack, or leaves them alone. */
+    enum hd_err (*weight_prepare)(struct hd_weight *w, struct hd_pool *pool, struct hd_errmsg *msg);
+    void (*embed)(struct hd_stream *, struct hd_tensor, const struct hd_weight *, const int32_t *,
+                  int64_t);
+    void (*rms_norm)(struct hd_stream *, struct hd_tensor, struct hd_tensor, struct hd_tensor,
+                     float);
+    void (*matmul)(struct hd_stream *, const struct hd_matmul *, int, struct hd_tensor,
+                   enum hd_form);
+    void (*matmul_heads)(struct hd_stream *, struct hd_tensor, const struct hd_weight *,
+                         struct hd_tensor, enum hd_form);
+    void (*rope)(struct hd_stream *, struct hd_tensor, const struct hd_rope *, const int32_t *,
+                 int64_t);
+    void (*kv_write)(struct hd_stream *, struct hd_tensor, struct hd_tensor,
+                     const struct hd_seq_rows *, int);
+    void (*kv_read)(struct hd_stream *, struct hd_tensor, struct hd_tensor, const int32_t *,
+                    int64_t);
+    void (*attention)(struct hd_stream *, struct hd_tensor, struct hd_tensor, struct hd_tensor,
+                      struct hd_tensor, float, const struct hd_seq_rows *, int, enum hd_form);
+    void (*silu_mul)(struct hd_stream *, struct hd_tensor, struct hd_tensor, struct hd_tensor);
+    void (*add)(struct hd_stream *, struct hd_tensor, struct hd_tensor);
+    void (*gather_rows)(struct hd_stream *, struct hd_tensor, struct hd_tensor, const int32_t *,
+                        int64_t);
+    void (*route)(struct hd_stream *, struct hd_tensor, struct hd_tensor, struct hd_tensor,
+                  const struct hd_router *);
+    void (*moe)(struct hd_stream *, struct hd_tensor, struct hd_tensor, const struct hd_weight *,
+                const struct hd_weight *, const struct hd_weight *, struct hd_tensor,
+                struct hd_tensor, enum hd_form);
+    /* One share of the integer-rate probe: runs about `steps` steps, returns operations done. */
+    double (*int8_work)(int64_t steps);
+    /* Reads the bytes with the widest loads that the back end uses; returns their sum. */
+    uint64_t (*read_work)(const void *data, size_t bytes);
+};
+
+struct hd_backend {
+    const char *name;
+    enum hd_dtype kv_dtype;
+    const struct hd_ops *ops;
+    /* NULL where this machine can run it; else what is missing, for a sentence. */
+    const char *(*missing)(void);
+};
+
+struct hd_buffer {
+    const struct hd_backend *backend;
+    uint8_t *data; /* aligned to 64, zeroed when made */
+    size_t bytes;
+};
+
+struct hd_weight {
+    const struct hd_backend *backend;
+    enum hd_dtype dtype;
+    unsigned usage;
+    int64_t n_in, n_out, n_matrix;
+    size_t row_bytes;
+    const uint8_t *data; /* borrowed: rows as in the file */
+    /* The vector back ends' copy (x86/pack.h); owned. NULL in ref. */
+    const struct hd_pack *pack;
+    uint8_t *packed;
+    size_t packed_bytes;
+};
+
+/* Scratch by purpose, so that an op may hold several at once. */
+enum hd_scratch {
+    HD_SCRATCH_THREADS, /* per-thread working memory */
+    HD_SCRATCH_INPUT,   /* quantised activations */
+    HD_SCRATCH_HIDDEN,  /* the hidden activations of experts */
+    HD_SCRATCH_HIDDEN_INPUT,
+    HD_SCRATCH_GROUPS, /* tokens by expert */
+    HD_SCRATCH_COUNT,
+};
+
+struct hd_stream {
+    const struct hd_backend *backend;
+    struct hd_pool *pool; /* borrowed */
+    enum hd_err failure;  /* the first since the last hd_sync */
+    struct {
+        void *data;
+        size_t bytes;
+    } scratch[HD_SCRATCH_COUNT];
+};
+
+/* At least `bytes`, aligned to 64, contents undefined; valid until the next call for this purpose.
+ * Grows and never shrinks, so that a warm stream allocates nothing. NULL when out of memory: the
+ * stream then remembers the failure and the op returns without a result. */
+void *hd_stream_scratch(struct hd_stream *s, enum hd_scratch purpose, size_t bytes);
+
+/* Zeroed pages with huge ones where they pay; NULL when out of memory. */
+void *hd_pages_new(size_t bytes);
+void hd_pages_free(void *data, size_t bytes);
+
+static inline size_t hd_round_up(size_t n, size_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
+/* Row i1 of matrix i2 of an F32 (or I32) tensor. */
+static inline void *hd_tensor_row(const struct hd_tensor *t, int64_t i1, int64_t i2)
+{
+    return t->buffer->data + t->offset + (size_t)i1 * t->nb[1] + (size_t)i2 * t->nb[2];
+}
+
+/* Where the rows of one position of a cache lie. */
+static inline uint8_t *hd_kv_row(const struct hd_tensor *cache, const int32_t *table, int64_t pos,
+                                 int64_t head)
+{
+    return cache->buffer->data + cache->offset + (size_t)(pos % HD_KV_BLOCK) * cache->nb[1] +
+           (size_t)head * cache->nb[2] + (size_t)table[pos / HD_KV_BLOCK] * cache->nb[3];
+}
+
+extern const struct hd_ops hd_ops_ref;
+
+#endif
