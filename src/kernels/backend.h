@@ -58,14 +58,15 @@ void hd_tensor_download(void *host, const struct hd_tensor *t);
 /* --- weights ----------------------------------------------------------------------------- */
 
 /* What a weight will be used for. A product wants the repacked copy, a look-up of rows the rows as
- * they lie in the file; a tied output matrix wants both. */
-enum { HD_WEIGHT_MATMUL = 1, HD_WEIGHT_EMBED = 2 };
+ * they lie in the file; a tied output matrix wants both. HD_WEIGHT_MAPPED says that data lies in a
+ * map of a file (never in allocated memory): pages whose contents were copied are then dropped from
+ * the process with madvise, to be read again from the file should anyone look. */
+enum { HD_WEIGHT_MATMUL = 1, HD_WEIGHT_EMBED = 2, HD_WEIGHT_MAPPED = 4 };
 
 /* Prepares n_matrix matrices of n_out rows of n_in elements, rows contiguous, matrices one after
  * another, as they lie in a file. `data` (any alignment) must stay valid while the weight lives
- * (it is usually a map; the back end keeps a pointer to it, a repacked copy, or both as it likes;
- * whole pages of a file map that were copied may be dropped from memory, never changed).
- * usage: HD_WEIGHT_MATMUL | HD_WEIGHT_EMBED; MATMUL covers matmul, matmul_heads and moe.
+ * (it is usually a map; the back end keeps a pointer to it, a repacked copy, or both as it likes).
+ * usage: flags as above; MATMUL covers matmul, matmul_heads and moe.
  * Rows that the fast layout cannot hold fall back to a slower kernel, silently and correctly. */
 enum hd_err hd_weight_new(struct hd_weight **out, const struct hd_backend *backend,
                           enum hd_dtype dtype, int64_t n_in, int64_t n_out, int64_t n_matrix,
