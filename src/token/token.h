@@ -46,6 +46,11 @@ enum hd_err hd_tokenizer_encode(const struct hd_tokenizer *tok, struct hd_ids *o
 enum hd_err hd_tokenizer_piece(const struct hd_tokenizer *tok, struct hd_buf *out, int32_t id,
                                bool special);
 
+/* Appends the text of n ids; what is not UTF-8 then becomes U+FFFD. INVALID for an id outside the
+ * vocabulary. */
+enum hd_err hd_tokenizer_decode(const struct hd_tokenizer *tok, struct hd_buf *out,
+                                const int32_t *ids, size_t n, bool special, struct hd_errmsg *msg);
+
 /* --- chat forms ------------------------------------------------------------------------------ */
 
 enum hd_chat_form {
@@ -71,7 +76,8 @@ struct hd_chat_options {
     bool no_think; /* R1: closes the thought at once, so that the answer starts directly */
 };
 /* Appends the prompt ids, BOS included, up to where the assistant speaks. Contents are plain text;
- * history keeps what follows the last </think>. INVALID with a sentence for an unknown role. */
+ * of the assistant's earlier turns the R1 forms keep what follows the last </think>. INVALID with a
+ * sentence for an unknown role. */
 enum hd_err hd_chat_render(const struct hd_tokenizer *tok, struct hd_ids *out,
                            const struct hd_chat_message *messages, size_t n,
                            const struct hd_chat_options *options, struct hd_errmsg *msg);
@@ -80,8 +86,9 @@ enum hd_err hd_chat_render(const struct hd_tokenizer *tok, struct hd_ids *out,
 
 /* Token ids in; whole characters out, as reasoning or answer. A thought may be opened by the prompt
  * (starts_in_think) or by the output; a missing </think> leaves everything in reasoning; markers
- * split over several tokens are recognised; markers never reach the output. Stop strings end it:
- * the text before them is emitted, the stop string is not. */
+ * split over several tokens are recognised; markers never reach the output, nor do line breaks that
+ * directly follow one. Stop strings end it: the text before them is emitted, the stop string is
+ * not. */
 struct hd_splitter;
 enum hd_split_kind { HD_SPLIT_REASONING, HD_SPLIT_ANSWER };
 typedef void (*hd_split_fn)(enum hd_split_kind kind, const char *text, size_t len, void *ud);
@@ -92,6 +99,7 @@ struct hd_split_options {
     const char *const *stop; /* stop strings, looked for in the answer; borrowed */
     size_t n_stop;
 };
+/* INVALID where a stop string is not UTF-8. */
 enum hd_err hd_splitter_new(struct hd_splitter **out, const struct hd_tokenizer *tok,
                             const struct hd_split_options *options);
 void hd_splitter_free(struct hd_splitter *splitter);

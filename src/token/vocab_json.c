@@ -1,0 +1,308 @@
+/* A tokenizer from tokenizer.json (the tokenizers library's format, Apache-2.0) and
+ * tokenizer_config.json. What we cannot do exactly is refused by name. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "token/token_impl.h"
+
+static const char *type_of(json_t *object)
+{
+    const char *type = json_string_value(json_object_get(object, "type"));
+    return type ? type : "";
+}
+
+static enum hd_err unsupported(struct hd_errmsg *msg, const char *what, const char *name)
+{
+    return hd_fail(msg, HD_ERR_UNSUPPORTED, "tokenizer.json: %s \"%.64s\": not supported", what,
+                   name);
+}
+
+/* --- normalizer --------------------------------------------------------------------------------
+ */
+
+static enum hd_err read_normalizer(struct hd_tokenizer *tok, json_t *normalizer, int depth,
+                                   struct hd_errmsg *msg)
+{
+    if (!normalizer || json_is_null(normalizer))
+        return HD_OK;
+    if (!strcmp(type_of(normalizer), "Sequence") && depth < 4) {
+        json_t *list = json_object_get(normalizer, "normalizers");
+        for (size_t i = 0; i < json_array_size(list); i++) {
+            enum hd_err err = read_normalizer(tok, json_array_get(list, i), depth + 1, msg);
+            if (err)
+                return err;
+        }
+        return HD_OK;
+    }
+    return hd_token__normalizer_add(tok, type_of(normalizer))
+               ? unsupported(msg, "normalizer", type_of(normalizer))
+               : HD_OK;
+}
+
+/* --- pre_tokenizer -----------------------------------------------------------------------------
+ */
+
+static enum hd_err read_split(struct hd_tokenizer *tok, json_t *split, struct hd_errmsg *msg)
+{
+    json_t *pattern = json_object_get(split, "pattern");
+    const char *regex = json_string_value(json_object_get(pattern, "Regex"));
+    const char *literal = json_string_value(json_object_get(pattern, "String"));
+    const char *behavior = json_string_value(json_object_get(split, "behavior"));
+    bool inverted = json_is_true(json_object_get(split, "invert"));
+    bool removes = behavior && !strcmp(behavior, "Removed");
+    char *quoted = NULL;
+    if (!removes && (!behavior || strcmp(behavior, "Isolated") != 0))
+        return unsupported(msg, "Split behavior", behavior ? behavior : "(none)");
+    if (!regex && literal) {
+        if (strstr(literal, "\\E") || asprintf(&quoted, "\\Q%s\\E", literal) < 0)
+            return unsupported(msg, "Split pattern", literal);
+        regex = quoted;
+    }
+    if (!regex)
+        return hd_fail(msg, HD_ERR_FORMAT, "tokenizer.json: a Split without a pattern");
+    enum hd_err err = hd_token__pretok_add(&tok->pretok, regex, removes, inverted, msg);
+    free(quoted);
+    return err;
+}
+
+/* *byte_level becomes true at ByteLevel, which has to be the last step. */
+static enum hd_err read_pretokenizer(struct hd_tokenizer *tok, json_t *step, int depth,
+                                     bool *byte_level, struct hd_errmsg *msg)
+{
+    const char *type = type_of(step);
+    if (*byte_level)
+        return unsupported(msg, "pre_tokenizer after ByteLevel", type);
+    if (!strcmp(type, "Sequence") && depth < 4) {
+        json_t *list = json_object_get(step, "pretokenizers");
+        enum hd_err err = HD_OK;
+        for (size_t i = 0; i < json_array_size(list) && !err; i++)
+            err = read_pretokenizer(tok, json_array_get(list, i), depth + 1, byte_level, msg);
+        return err;
+    }
+    if (!strcmp(type, "Split"))
+        return read_split(tok, step, msg);
+    if (!strcmp(type, "Digits"))
+        return hd_token__pretok_add(
+            &tok->pretok,
+            json_is_true(json_object_get(step, "individual_digits")) ? "\\p{N}" : "\\p{N}+", false,
+            false, msg);
+    if (strcmp(type, "ByteLevel") != 0)
+        return unsupported(msg, "pre_tokenizer", type);
+    *byte_level = true;
+    if (json_is_true(json_object_get(step, "add_prefix_space")))
+        return unsupported(msg, "ByteLevel", "add_prefix_space");
+    if (json_is_false(json_object_get(step, "use_regex")))
+        return HD_OK;
+    return hd_token__pretok_add(&tok->pretok, hd_token__gpt2_regex, false, false, msg);
+}
+
+/* --- model -------------------------------------------------------------------------------------
+ */
+
+/* Settings that change the ids in ways that no model of ours uses. */
+static enum hd_err check_model(json_t *model, struct hd_errmsg *msg)
+{
+    static const char *const texts[] = {"continuing_subword_prefix", "end_of_word_suffix"};
+    if (strcmp(type_of(model), "BPE") != 0)
+        return unsupported(msg, "model", type_of(model));
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        const char *text = json_string_value(json_object_get(model, texts[i]));
+        if (text && *text)
+            return unsupported(msg, texts[i], text);
+    }
+    if (json_number_value(json_object_get(model, "dropout")) > 0)
+        return unsupported(msg, "model", "dropout");
+    if (json_is_true(json_object_get(model, "byte_fallback")))
+        return unsupported(msg, "model", "byte_fallback");
+    return HD_OK;
+}
+
+static enum hd_err read_vocab(struct hd_tokenizer *tok, json_t *model, struct hd_errmsg *msg)
+{
+    json_t *vocab = json_object_get(model, "vocab"), *value;
+    const char *text;
+    enum hd_err err = HD_OK;
+    if (!json_is_object(vocab) || !json_object_size(vocab))
+        return hd_fail(msg, HD_ERR_FORMAT, "tokenizer.json: no model.vocab");
+    json_object_foreach(vocab, text, value)
+    {
+        json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
+        if (id < 0 || id >= HD_TOKEN_MAX_VOCAB)
+            return hd_fail(msg, HD_ERR_FORMAT, "tokenizer.json: token \"%.64s\" has no usable id",
+                           text);
+        if ((size_t)id < tok->vocab.n && tok->vocab.entry[id].flags)
+            return hd_fail(msg, HD_ERR_FORMAT, "tokenizer.json: two tokens with id %lld",
+                           (long long)id);
+        err = hd_token__vocab_set_normal(&tok->vocab, (size_t)id, text, strlen(text));
+        if (err)
+            return hd_fail(msg, err, "tokenizer.json: vocabulary: %s", hd_err_text(err));
+    }
+    return HD_OK;
+}
+
+static enum hd_err read_merges(struct hd_tokenizer *tok, json_t *model, struct hd_errmsg *msg)
+{
+    json_t *merges = json_object_get(model, "merges");
+    size_t n = json_array_size(merges);
+    if (!json_is_array(merges) || n > 2 * HD_TOKEN_MAX_VOCAB)
+        return hd_fail(msg, HD_ERR_FORMAT, "tokenizer.json: no usable model.merges");
+    if (hd_token__merges_init(&tok->merges, n))
+        return hd_fail(msg, HD_ERR_NOMEM, "tokenizer.json: out of memory");
+    for (size_t i = 0; i < n; i++) {
+        /* Older files write "a b", newer ones ["a", "b"]. */
+        json_t *merge = json_array_get(merges, i);
+        const char *left = json_string_value(merge);
+        const char *right = left ? strchr(left, ' ') : NULL;
+        size_t n_left = right ? (size_t)(right - left) : 0;
+        if (right) {
+            right++;
+        } else if (json_array_size(merge) == 2) {
+            left = json_string_value(json_array_get(merge, 0));
+            right = json_string_value(json_array_get(merge, 1));
+            n_left = left ? strlen(left) : 0;
+        }
+        enum hd_err err = left && right
+                              ? hd_token__merges_add(tok, left, n_left, right, strlen(right))
+                              : HD_ERR_FORMAT;
+        if (err)
+            return hd_fail(msg, HD_ERR_FORMAT, "tokenizer.json: merge %zu (\"%.64s\"): %s", i,
+                           left ? left : "?",
+                           err == HD_ERR_NOTFOUND ? "not in the vocabulary" : "no pair of tokens");
+    }
+    return HD_OK;
+}
+
+static enum hd_err read_added(struct hd_tokenizer *tok, json_t *list, struct hd_errmsg *msg)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        json_t *entry = json_array_get(list, i);
+        json_t *id = json_object_get(entry, "id");
+        const char *text = json_string_value(json_object_get(entry, "content"));
+        bool special = json_is_true(json_object_get(entry, "special"));
+        if (!text || !*text || !json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) >= HD_TOKEN_MAX_VOCAB)
+            return hd_fail(msg, HD_ERR_FORMAT,
+                           "tokenizer.json: added_tokens, entry %zu: no usable id and content", i);
+        struct hd_token__added added = {
+            .id = (int32_t)json_integer_value(id),
+            .single_word = json_is_true(json_object_get(entry, "single_word")),
+            .lstrip = json_is_true(json_object_get(entry, "lstrip")),
+            .rstrip = json_is_true(json_object_get(entry, "rstrip")),
+            .normalized = json_is_true(json_object_get(entry, "normalized")),
+        };
+        if ((size_t)added.id < tok->vocab.n && tok->vocab.entry[added.id].flags & HD_TOKEN_ADDED)
+            return hd_fail(msg, HD_ERR_FORMAT, "tokenizer.json: two added tokens with id %d",
+                           added.id);
+        enum hd_err err = hd_token__vocab_set(&tok->vocab, (size_t)added.id, text, strlen(text),
+                                              HD_TOKEN_ADDED | (special ? HD_TOKEN_CONTROL : 0));
+        if (!err)
+            err = hd_token__added_push(added.normalized ? &tok->normalized : &tok->raw, &added);
+        if (err)
+            return hd_fail(msg, err, "tokenizer.json: added_tokens: %s", hd_err_text(err));
+    }
+    return HD_OK;
+}
+
+/* --- bos, eos, template ------------------------------------------------------------------------
+ */
+
+/* A token in tokenizer_config.json is its text, or an object with it. */
+static int32_t named_token(const struct hd_tokenizer *tok, json_t *token)
+{
+    const char *text = json_string_value(token);
+    if (!text)
+        text = json_string_value(json_object_get(token, "content"));
+    return text ? hd_tokenizer_special(tok, text) : -1;
+}
+
+/* The special token that the post-processor puts first, or -1. */
+static int32_t template_bos(const struct hd_tokenizer *tok, json_t *post, int depth)
+{
+    if (!strcmp(type_of(post), "TemplateProcessing")) {
+        json_t *first = json_array_get(json_object_get(post, "single"), 0);
+        const char *text =
+            json_string_value(json_object_get(json_object_get(first, "SpecialToken"), "id"));
+        return text ? hd_tokenizer_special(tok, text) : -1;
+    }
+    json_t *list = depth < 4 ? json_object_get(post, "processors") : NULL;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        int32_t id = template_bos(tok, json_array_get(list, i), depth + 1);
+        if (id >= 0)
+            return id;
+    }
+    return -1;
+}
+
+static void read_bos(struct hd_tokenizer *tok, json_t *root, json_t *config)
+{
+    json_t *add_bos = json_object_get(config, "add_bos_token");
+    const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
+    int32_t named = named_token(tok, json_object_get(config, "bos_token"));
+    if (json_is_false(add_bos))
+        return;
+    tok->bos = template_bos(tok, json_object_get(root, "post_processor"), 0);
+    if (tok->bos < 0 && (json_is_true(add_bos) || (class && !strncmp(class, "Llama", 5))))
+        tok->bos = named;
+}
+
+/* eos_token_id is a number or a list of numbers. */
+static void read_end_ids(struct hd_tokenizer *tok, json_t *config)
+{
+    json_t *eos = json_object_get(config, "eos_token_id");
+    if (json_is_integer(eos))
+        hd_token__add_end(tok, json_integer_value(eos));
+    for (size_t i = 0; i < json_array_size(eos); i++)
+        if (json_is_integer(json_array_get(eos, i)))
+            hd_token__add_end(tok, json_integer_value(json_array_get(eos, i)));
+}
+
+/* chat_template is a string, or a list of named ones. */
+static enum hd_err read_template(struct hd_tokenizer *tok, json_t *config)
+{
+    json_t *template = json_object_get(config, "chat_template");
+    const char *text = json_string_value(template);
+    for (size_t i = 0; i < json_array_size(template); i++) {
+        json_t *entry = json_array_get(template, i);
+        const char *name = json_string_value(json_object_get(entry, "name"));
+        if (name && !strcmp(name, "default"))
+            text = json_string_value(json_object_get(entry, "template"));
+    }
+    if (!text || strlen(text) >= HD_TOKEN_MAX_TEMPLATE)
+        return HD_OK;
+    tok->chat_template = strdup(text);
+    return tok->chat_template ? HD_OK : HD_ERR_NOMEM;
+}
+
+enum hd_err hd_token__load_json(struct hd_tokenizer *tok, const struct hd_store *store,
+                                struct hd_errmsg *msg)
+{
+    json_t *root = hd_store_tokenizer(store), *config = hd_store_tokenizer_config(store);
+    json_t *model = json_object_get(root, "model");
+    struct hd_errmsg why = {0};
+    bool byte_level = false;
+    if (!root)
+        return hd_fail(msg, HD_ERR_NOTFOUND, "%s: no tokenizer.json", hd_store_path(store));
+    enum hd_err err = check_model(model, &why);
+    if (!err)
+        err = read_normalizer(tok, json_object_get(root, "normalizer"), 0, &why);
+    if (!err)
+        err = read_pretokenizer(tok, json_object_get(root, "pre_tokenizer"), 0, &byte_level, &why);
+    if (!err && !byte_level)
+        err = unsupported(&why, "pre_tokenizer without", "ByteLevel");
+    if (!err)
+        err = read_vocab(tok, model, &why);
+    if (!err && hd_token__vocab_index(&tok->vocab))
+        err = hd_fail(&why, HD_ERR_NOMEM, "tokenizer.json: out of memory");
+    if (!err)
+        err = read_merges(tok, model, &why);
+    if (!err)
+        err = read_added(tok, json_object_get(root, "added_tokens"), &why);
+    if (err)
+        return hd_fail(msg, err, "%s/%.300s", hd_store_path(store), why.text);
+    tok->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
+    read_bos(tok, root, config);
+    hd_token__add_end(tok, named_token(tok, json_object_get(config, "eos_token")));
+    read_end_ids(tok, hd_store_generation_config(store));
+    read_end_ids(tok, hd_store_config(store));
+    return read_template(tok, config);
+}
