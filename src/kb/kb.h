@@ -226,6 +226,9 @@ enum hd_err hd_kb_ask(struct hd_kb *kb, const struct hd_principal *who,
  *                       (quoting, or nothing near the question in the base)
  *   hd_kb_turn_feed     with each piece of generated text, in order (cheap; may be called from the
  *                       engine's on_text)
+ *   hd_kb_turn_next     with the request's result: the next request to submit in the same way, or
+ *                       NULL when reading is done (passages are read one by one by small models, so
+ *                       a question may take several short requests; not on the engine's thread)
  *   hd_kb_turn_finish   once, at the end: fills the answer
  *
  * A turn is used by one thread at a time and keeps nothing of the base open. The request and its
@@ -236,7 +239,10 @@ enum hd_err hd_kb_turn_new(struct hd_kb_turn **out, struct hd_kb *kb,
                            hd_kb_text_fn on_text, void *ud, struct hd_errmsg *msg);
 const struct hd_request *hd_kb_turn_request(const struct hd_kb_turn *turn);
 void hd_kb_turn_feed(struct hd_kb_turn *turn, enum hd_text_kind kind, const char *text, size_t len);
-/* result: what the engine's on_done got; NULL where there was no request. */
+/* Also after a request that ended with an error: then NULL, and finish reports the error. */
+const struct hd_request *hd_kb_turn_next(struct hd_kb_turn *turn, const struct hd_result *result);
+/* result: what the last request's on_done got; NULL where there was no request. The answer's usage
+ * and timings are totals over all requests. */
 enum hd_err hd_kb_turn_finish(struct hd_kb_turn *turn, const struct hd_result *result,
                               struct hd_kb_answer *out, struct hd_errmsg *msg);
 void hd_kb_turn_free(struct hd_kb_turn *turn);
