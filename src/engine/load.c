@@ -1,0 +1,255 @@
+/* Loading a model into the engine: files, weights, KV memory, batch buffers. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "engine/engine_impl.h"
+#include "engine/memory.h"
+
+void hd_loaded__free(struct hd_loaded *m)
+{
+    if (!m)
+        return;
+    hd_runner_free(m->runner);
+    hd_model_free(m->model);
+    hd_tokenizer_free(m->tokenizer);
+    hd_store_close(m->store);
+    hd_blocks_free(m->blocks);
+    free(m->running);
+    free(m->ids);
+    free(m->positions);
+    free(m->out_rows);
+    free(m->seqs);
+    free(m->of_seq);
+    free(m->logits);
+    free(m->candidates);
+    free(m->name);
+    free(m->path);
+    free(m);
+}
+
+static double mb(size_t bytes)
+{
+    return (double)bytes / 1e6;
+}
+
+/* Whether a plain prompt begins with BOS: as the checkpoint says; Llama's tokenizer.json does it in
+ * its post-processor, without a word in tokenizer_config.json. */
+static bool wants_bos(const struct hd_loaded *m)
+{
+    bool add;
+    if (!m->tokenizer || hd_tokenizer_bos(m->tokenizer) < 0)
+        return false;
+    if (hd_store_format(m->store) == HD_STORE_GGUF) {
+        if (hd_store_bool(m->store, "tokenizer.ggml.add_bos_token", &add))
+            return add;
+    } else {
+        const json_t *v = json_object_get(hd_store_tokenizer_config(m->store), "add_bos_token");
+        if (json_is_boolean(v))
+            return json_is_true(v);
+    }
+    return m->hp->arch != HD_ARCH_QWEN2;
+}
+
+static enum hd_err open_files(struct hd_loaded *m, struct hd_errmsg *msg)
+{
+    enum hd_err err = hd_store_open(&m->store, m->path, msg);
+    if (err)
+        return err;
+    err = hd_tokenizer_new(&m->tokenizer, m->store, msg);
+    if (err == HD_ERR_NOTFOUND) { /* enough for ids in, log-probabilities out */
+        m->tokenizer = NULL;
+        err = HD_OK;
+    }
+    return err;
+}
+
+/* Back ends with a layout of their own copy the weights; a copy that does not fit is refused here,
+ * before the machine starts to swap. */
+static enum hd_err check_memory(const struct hd_engine *e, const struct hd_loaded *m,
+                                struct hd_errmsg *msg)
+{
+    size_t need = 0, left = hd_memory_available();
+    if (!strcmp(hd_backend_name(e->backend), "ref"))
+        return HD_OK;
+    for (size_t i = 0; i < hd_store_n_tensor(m->store); i++)
+        if (!hd_add(&need, need, hd_store_tensor_at(m->store, i)->bytes))
+            need = SIZE_MAX;
+    if (need <= left)
+        return HD_OK;
+    return hd_fail(msg, HD_ERR_LIMIT,
+                   "%s: the weights need %.0f MB of memory, %.0f MB are free (use a smaller "
+                   "model or a stronger quantisation, or free memory)",
+                   m->path, mb(need), mb(left));
+}
+
+static enum hd_err load_weights(struct hd_engine *e, struct hd_loaded *m, struct hd_errmsg *msg)
+{
+    struct hd_pool *pool =
+        NULL; /* the engine's belongs to the scheduler, which goes on meanwhile */
+    enum hd_err err = hd_pool_new(&pool, e->options.n_thread);
+    if (err)
+        return hd_fail(msg, err, "%s: cannot start threads", m->path);
+    err = hd_model_load(&m->model, m->store, e->backend, pool, msg);
+    hd_pool_free(pool);
+    if (err)
+        return err;
+    m->hp = hd_model_hparams(m->model);
+    if (m->tokenizer && hd_tokenizer_n_vocab(m->tokenizer) > (size_t)m->hp->n_vocab)
+        return hd_fail(msg, HD_ERR_FORMAT,
+                       "%s: the tokenizer has %zu entries, the model only %d (files of different "
+                       "models?)",
+                       m->path, hd_tokenizer_n_vocab(m->tokenizer), m->hp->n_vocab);
+    return HD_OK;
+}
+
+/* Sets n_ctx and returns the number of KV blocks: as many as the budget holds, at most what all
+ * sessions could use together. */
+static enum hd_err size_kv(const struct hd_engine *e, struct hd_loaded *m, int n_ctx,
+                           int64_t *n_block, struct hd_errmsg *msg)
+{
+    size_t block = hd_model_kv_block_bytes(m->model);
+    size_t budget = e->options.kv_bytes_max ? e->options.kv_bytes_max : hd_memory_available() / 4;
+    size_t fits = budget / block;
+    int want = n_ctx ? n_ctx : m->hp->n_ctx;
+    if (n_ctx > m->hp->n_ctx)
+        return hd_fail(msg, HD_ERR_INVALID,
+                       "%s: a context of %d tokens was asked for, the model was made for %d",
+                       m->path, n_ctx, m->hp->n_ctx);
+    size_t need = (size_t)hd_session__blocks_for(want);
+    if (!fits || (n_ctx && fits < need))
+        return hd_fail(msg, HD_ERR_LIMIT,
+                       "%s: the KV cache of %d tokens needs %.0f MB, %.0f MB are allowed (lower "
+                       "--ctx or raise --kv-bytes)",
+                       m->path, fits ? want : HD_KV_BLOCK, mb((fits ? need : 1) * block),
+                       mb(budget));
+    size_t most = need * (size_t)e->options.max_sessions;
+    m->n_ctx = fits < need ? (int)(fits * HD_KV_BLOCK) : want;
+    fits = fits < most ? fits : most;
+    *n_block = fits < 1 << 26 ? (int64_t)fits : 1 << 26;
+    return HD_OK;
+}
+
+static enum hd_err new_buffers(struct hd_engine *e, struct hd_loaded *m)
+{
+    size_t rows = (size_t)m->n_row_max, n = (size_t)e->options.max_sessions;
+    m->ids = calloc(rows, sizeof *m->ids);
+    m->positions = calloc(rows, sizeof *m->positions);
+    m->out_rows = calloc(rows, sizeof *m->out_rows);
+    m->seqs = calloc(n, sizeof *m->seqs);
+    m->of_seq = calloc(n, sizeof *m->of_seq);
+    m->running = calloc(n, sizeof *m->running);
+    m->logits = calloc((size_t)m->n_out_max * (size_t)m->hp->n_vocab, sizeof *m->logits);
+    m->candidates = calloc((size_t)m->hp->n_vocab, sizeof *m->candidates);
+    return m->ids && m->positions && m->out_rows && m->seqs && m->of_seq && m->running &&
+                   m->logits && m->candidates
+               ? HD_OK
+               : HD_ERR_NOMEM;
+}
+
+static enum hd_err new_runner(struct hd_engine *e, struct hd_loaded *m, int n_ctx,
+                              struct hd_errmsg *msg)
+{
+    int64_t n_block = 0;
+    enum hd_err err = size_kv(e, m, n_ctx, &n_block, msg);
+    if (err)
+        return err;
+    m->n_row_max = e->options.max_batch_tokens > e->options.max_sessions
+                       ? e->options.max_batch_tokens
+                       : e->options.max_sessions;
+    m->n_out_max = e->options.max_sessions < HD_OUT_ROWS ? e->options.max_sessions : HD_OUT_ROWS;
+    struct hd_runner_options o = {m->n_row_max, m->n_out_max, m->n_ctx, n_block};
+    /* Expanded MLA needs scratch for a whole context: shorten an unasked-for one to what fits. */
+    size_t left = hd_memory_available(), scratch;
+    while (((scratch = hd_runner_scratch_bytes(m->model, &o)) == 0 || scratch > left) && !n_ctx &&
+           o.n_ctx > 4 * HD_KV_BLOCK)
+        o.n_ctx /= 2;
+    if (!scratch || scratch > left)
+        return hd_fail(msg, HD_ERR_LIMIT,
+                       "%s: %lld tokens of context need %.0f MB of working memory, %.0f MB are "
+                       "free (lower --ctx or --max-batch-tokens)",
+                       m->path, (long long)o.n_ctx, mb(scratch), mb(left));
+    m->n_ctx = (int)o.n_ctx;
+    err = hd_runner_new(&m->runner, m->model, e->pool, &o, msg);
+    if (!err && ((err = hd_blocks_new(&m->blocks, (int32_t)n_block)) || (err = new_buffers(e, m))))
+        err = hd_fail(msg, err, "%s: no memory for the batch buffers", m->path);
+    return err;
+}
+
+/* What a block's content depends on besides its ids and the tenant: model, form, kernels. */
+static void set_root_key(const struct hd_engine *e, struct hd_loaded *m)
+{
+    char text[512], hex[65] = "";
+    int n = snprintf(text, sizeof text, "holdfast kv 1 prompt %s %s %zu", m->name,
+                     hd_backend_name(e->backend), hd_store_file_bytes(m->store));
+    hd_sha256_hex(hex, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
+    memcpy(m->root_key.bytes, hex, sizeof m->root_key.bytes);
+}
+
+static enum hd_err attach(struct hd_engine *e, struct hd_loaded *m, struct hd_errmsg *msg)
+{
+    enum hd_err err = HD_OK;
+    pthread_mutex_lock(&e->mu);
+    if (e->n_model == HD_MAX_MODELS)
+        err = hd_fail(msg, HD_ERR_LIMIT, "%s: at most %d models at once", m->name, HD_MAX_MODELS);
+    else
+        e->model[e->n_model++] = m;
+    e->stats.kv_blocks_total += err ? 0 : hd_blocks_total(m->blocks);
+    pthread_mutex_unlock(&e->mu);
+    return err;
+}
+
+static enum hd_err load(struct hd_engine *e, const char *name, const char *path, int n_ctx,
+                        struct hd_errmsg *msg)
+{
+    double start = hd_clock_seconds();
+    if (!name || !*name || n_ctx < 0)
+        return hd_fail(msg, HD_ERR_INVALID, "load: a model needs a name and a context ≥ 0");
+    if (hd_engine__find(e, name))
+        return hd_fail(msg, HD_ERR_EXISTS, "%s: a model of this name is loaded already", name);
+    struct hd_loaded *m = calloc(1, sizeof *m);
+    if (!m)
+        return hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", name);
+    m->name = strdup(name);
+    m->path = strdup(path);
+    enum hd_err err =
+        m->name && m->path ? HD_OK : hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", name);
+    if (!err)
+        err = open_files(m, msg);
+    if (!err)
+        err = check_memory(e, m, msg);
+    if (!err)
+        err = load_weights(e, m, msg);
+    if (!err)
+        err = new_runner(e, m, n_ctx, msg);
+    if (!err) {
+        m->think_open = m->tokenizer ? hd_tokenizer_special(m->tokenizer, "<think>") : -1;
+        m->think_close = m->tokenizer ? hd_tokenizer_special(m->tokenizer, "</think>") : -1;
+        m->add_bos = wants_bos(m);
+        m->created = hd_clock_unix();
+        m->load_s = hd_clock_seconds() - start;
+        set_root_key(e, m);
+        err = attach(e, m, msg);
+    }
+    if (err) {
+        hd_loaded__free(m);
+        return err;
+    }
+    hd_log(HD_LOG_INFO, "engine", "loaded name=%s arch=%s backend=%s n_ctx=%d kv_blocks=%d s=%.2f",
+           m->name, m->hp->arch_name, hd_backend_name(e->backend), m->n_ctx,
+           hd_blocks_total(m->blocks), m->load_s);
+    return HD_OK;
+}
+
+enum hd_err hd_engine_load(struct hd_engine *e, const char *name, const char *path, int n_ctx,
+                           struct hd_errmsg *msg)
+{
+    pthread_mutex_lock(&e->load_mu);
+    enum hd_err err = load(e, name, path, n_ctx, msg);
+    pthread_mutex_unlock(&e->load_mu);
+    return err;
+}

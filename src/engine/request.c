@@ -1,0 +1,298 @@
+/* From a request to a session: checked, tokenized, copied, keyed; on the caller's thread. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "engine/engine_impl.h"
+
+int hd_session__blocks_for(int n_token)
+{
+    return n_token / HD_KV_BLOCK + (n_token % HD_KV_BLOCK != 0);
+}
+
+/* --- prompt ---------------------------------------------------------------------------------- */
+
+static enum hd_err render_messages(const struct hd_loaded *m, struct hd_ids *ids,
+                                   const struct hd_request *r, struct hd_errmsg *msg)
+{
+    struct hd_chat_message *messages = calloc(r->n_message, sizeof *messages);
+    if (!messages)
+        return hd_fail(msg, HD_ERR_NOMEM, "messages: out of memory");
+    enum hd_err err = HD_OK;
+    for (size_t i = 0; !err && i < r->n_message; i++) {
+        messages[i] = (struct hd_chat_message){r->messages[i].role, r->messages[i].content};
+        if (!messages[i].role || !messages[i].content)
+            err = hd_fail(msg, HD_ERR_INVALID, "messages[%zu]: role and content must be given", i);
+    }
+    if (!err && hd_chat_form(m->tokenizer) == HD_CHAT_NONE)
+        err = hd_fail(msg, HD_ERR_UNSUPPORTED,
+                      "%s: the model has no chat form that we know (send a plain prompt instead)",
+                      m->name);
+    const struct hd_chat_options options = {.no_think = r->no_think};
+    if (!err)
+        err = hd_chat_render(m->tokenizer, ids, messages, r->n_message, &options, msg);
+    free(messages);
+    return err;
+}
+
+static enum hd_err make_ids(const struct hd_loaded *m, struct hd_ids *ids,
+                            const struct hd_request *r, struct hd_errmsg *msg)
+{
+    enum hd_err err = HD_OK;
+    int forms = (r->n_message > 0) + (r->prompt != NULL) + (r->n_id > 0);
+    if (forms != 1)
+        return hd_fail(msg, HD_ERR_INVALID,
+                       "request: exactly one of messages, prompt and ids must be given");
+    if (!m->tokenizer && !r->n_id)
+        return hd_fail(msg, HD_ERR_UNSUPPORTED, "%s: the model carries no tokenizer", m->name);
+    if (msg)
+        msg->text[0] = 0;
+    if (r->n_message) {
+        err = render_messages(m, ids, r, msg);
+    } else if (r->prompt) {
+        if (m->add_bos)
+            hd_ids_push(ids, hd_tokenizer_bos(m->tokenizer));
+        err = hd_tokenizer_encode(m->tokenizer, ids, r->prompt, strlen(r->prompt), false);
+    } else {
+        for (size_t i = 0; i < r->n_id && !ids->err; i++)
+            hd_ids_push(ids, r->ids[i]);
+    }
+    if (!err)
+        err = ids->err;
+    if (err == HD_ERR_LIMIT)
+        return hd_fail(msg, err,
+                       "prompt: longer than %d tokens, the model's context (shorten it, or load "
+                       "the model with a larger context)",
+                       m->n_ctx);
+    if (err)
+        return msg && msg->text[0] ? err : hd_fail(msg, err, "prompt: %s", hd_err_text(err));
+    return HD_OK;
+}
+
+static enum hd_err check_ids(const struct hd_loaded *m, const struct hd_ids *ids,
+                             struct hd_errmsg *msg)
+{
+    if (!ids->n)
+        return hd_fail(msg, HD_ERR_INVALID, "prompt: empty (nothing to continue)");
+    for (size_t i = 0; i < ids->n; i++)
+        if (ids->id[i] < 0 || ids->id[i] >= m->hp->n_vocab)
+            return hd_fail(msg, HD_ERR_INVALID, "prompt: token id %d at %zu is not in 0 … %d",
+                           ids->id[i], i, m->hp->n_vocab - 1);
+    if (ids->n >= (size_t)m->n_ctx)
+        return hd_fail(msg, HD_ERR_LIMIT,
+                       "prompt: %zu tokens leave no room for an answer in the context of %d "
+                       "(shorten it, or load the model with a larger context)",
+                       ids->n, m->n_ctx);
+    return HD_OK;
+}
+
+/* --- keys ------------------------------------------------------------------------------------ */
+
+/* key of block i = SHA-256(key of block i - 1, its ids); before the first stands the model's root
+ * key with the tenant, so tenants never share. */
+static enum hd_err make_keys(struct hd_session *s, const char *tenant)
+{
+    int n = s->n_prompt / HD_KV_BLOCK;
+    char hex[65];
+    s->keys = calloc((size_t)n + 1, sizeof *s->keys);
+    if (!s->keys)
+        return HD_ERR_NOMEM;
+    struct hd_sha256 *sha;
+    enum hd_err err = hd_sha256_new(&sha);
+    if (err)
+        return err;
+    hd_sha256_update(sha, s->model->root_key.bytes, sizeof s->model->root_key.bytes);
+    hd_sha256_update(sha, tenant, strlen(tenant));
+    hd_sha256_finish(sha, hex);
+    for (int i = 0; i < n; i++) {
+        if ((err = hd_sha256_new(&sha)))
+            return err;
+        hd_sha256_update(sha, hex, 64);
+        hd_sha256_update(sha, s->ids + (size_t)i * HD_KV_BLOCK, HD_KV_BLOCK * sizeof *s->ids);
+        hd_sha256_finish(sha, hex);
+        for (int j = 0; j < 32; j++) {
+            const char *d = hex + 2 * j;
+            int hi = d[0] <= '9' ? d[0] - '0' : d[0] - 'a' + 10;
+            int lo = d[1] <= '9' ? d[1] - '0' : d[1] - 'a' + 10;
+            s->keys[i].bytes[j] = (uint8_t)(hi << 4 | lo);
+        }
+    }
+    return HD_OK;
+}
+
+/* --- session --------------------------------------------------------------------------------- */
+
+static enum hd_err copy_stops(struct hd_session *s, const struct hd_request *r,
+                              struct hd_errmsg *msg)
+{
+    if (r->n_stop > HD_MAX_STOPS)
+        return hd_fail(msg, HD_ERR_INVALID, "stop: at most %d texts", HD_MAX_STOPS);
+    for (size_t i = 0; i < r->n_stop; i++) {
+        size_t len = r->stop[i] ? strlen(r->stop[i]) : 0;
+        if (!len || len > HD_MAX_STOP_BYTES)
+            return hd_fail(msg, HD_ERR_INVALID, "stop: texts of 1 to %d bytes", HD_MAX_STOP_BYTES);
+        s->stop_text[s->n_stop] = strdup(r->stop[i]);
+        if (!s->stop_text[s->n_stop++])
+            return hd_fail(msg, HD_ERR_NOMEM, "stop: out of memory");
+    }
+    return HD_OK;
+}
+
+/* Whether the prompt leaves a thought open: the last of its think marks opens one. */
+static bool opens_think(const struct hd_session *s)
+{
+    const struct hd_loaded *m = s->model;
+    if (m->think_open >= 0)
+        for (int i = s->n_prompt; i-- > 0;)
+            if (s->ids[i] == m->think_open || s->ids[i] == m->think_close)
+                return s->ids[i] == m->think_open;
+    return false;
+}
+
+static enum hd_err new_splitter(struct hd_session *s, const struct hd_request *r)
+{
+    const struct hd_loaded *m = s->model;
+    if (!m->tokenizer)
+        return HD_OK;
+    bool thinks = hd_chat_form_thinks(hd_chat_form(m->tokenizer));
+    bool by_form = m->think_open < 0 && thinks && r->n_message && !r->no_think;
+    s->in_reasoning = by_form || opens_think(s);
+    const struct hd_split_options options = {
+        .starts_in_think = s->in_reasoning,
+        .split_think = thinks,
+        .stop = (const char *const *)s->stop_text,
+        .n_stop = s->n_stop,
+    };
+    s->in_reasoning = s->in_reasoning && thinks;
+    return hd_splitter_new(&s->splitter, m->tokenizer, &options);
+}
+
+/* Takes over the ids of the prompt. */
+static enum hd_err fill_session(struct hd_session *s, const struct hd_request *r,
+                                const struct hd_ids *prompt, struct hd_errmsg *msg)
+{
+    struct hd_loaded *m = s->model;
+    const char *tenant = r->principal && r->principal->tenant ? r->principal->tenant : "local";
+    int room = m->n_ctx - (int)prompt->n;
+    s->n_prompt = s->n_id = (int)prompt->n;
+    s->n_max = r->n_max && r->n_max < room ? r->n_max : room;
+    s->ignore_end = r->ignore_end;
+    size_t n = (size_t)s->n_prompt + (size_t)s->n_max;
+    s->ids = malloc(n * sizeof *s->ids);
+    s->table = malloc((size_t)hd_session__blocks_for((int)n) * sizeof *s->table);
+    if (!s->ids || !s->table)
+        return hd_fail(msg, HD_ERR_NOMEM, "request: out of memory");
+    memcpy(s->ids, prompt->id, prompt->n * sizeof *s->ids);
+    enum hd_err err = copy_stops(s, r, msg);
+    if (err)
+        return err;
+    err = make_keys(s, tenant);
+    if (!err)
+        err = hd_sampler_new(&s->sampler, &r->sampling, m->hp->n_vocab);
+    for (int i = 0; !err && i < s->n_prompt; i++)
+        hd_sampler_accept(s->sampler, s->ids[i], false);
+    if (!err)
+        err = new_splitter(s, r);
+    return err ? hd_fail(msg, err, "request: %s", hd_err_text(err)) : HD_OK;
+}
+
+static enum hd_err check_request(const struct hd_request *r, const struct hd_callbacks *callbacks,
+                                 struct hd_errmsg *msg)
+{
+    if (!callbacks->on_done)
+        return hd_fail(msg, HD_ERR_INVALID, "request: on_done must be given");
+    if (r->n_max < 0)
+        return hd_fail(msg, HD_ERR_INVALID, "request: the number of tokens must not be negative");
+    if (!(r->timeout_s >= 0 && r->timeout_s < 1e9))
+        return hd_fail(msg, HD_ERR_INVALID, "request: the timeout must be 0 or more seconds");
+    return hd_sampling_check(&r->sampling, msg);
+}
+
+static enum hd_err enqueue(struct hd_engine *e, struct hd_session *s, uint64_t *out_id,
+                           struct hd_errmsg *msg)
+{
+    enum hd_err err = HD_OK;
+    pthread_mutex_lock(&e->mu);
+    if (e->stopping) {
+        err = hd_fail(msg, HD_ERR_UNAVAILABLE, "engine: shutting down");
+    } else if (e->n_session >= e->options.max_sessions + e->options.max_queue) {
+        err = hd_fail(msg, HD_ERR_BUSY, "engine: %d requests run or wait already (try again later)",
+                      e->n_session);
+        e->stats.refused++;
+    } else {
+        s->id = e->next_id++;
+        *out_id = s->id;
+        if (!e->n_session++)
+            e->last_step_end = hd_clock_seconds(); /* idle until now */
+        e->stats.requests++;
+        s->all_next = e->all;
+        if (e->all)
+            e->all->all_prev = s;
+        e->all = s;
+        if (e->inbox_tail)
+            e->inbox_tail->next = s;
+        else
+            e->inbox = s;
+        e->inbox_tail = s;
+        pthread_cond_signal(&e->wake);
+    }
+    pthread_mutex_unlock(&e->mu);
+    return err;
+}
+
+static void count_refused(struct hd_engine *e)
+{
+    pthread_mutex_lock(&e->mu);
+    e->stats.refused++;
+    pthread_mutex_unlock(&e->mu);
+}
+
+enum hd_err hd_engine_submit(struct hd_engine *e, uint64_t *out_id, const struct hd_request *r,
+                             const struct hd_callbacks *callbacks, struct hd_errmsg *msg)
+{
+    struct hd_ids ids;
+    uint64_t id = 0;
+    double now = hd_clock_seconds();
+    struct hd_loaded *m = hd_engine__find(e, r->model);
+    if (!m)
+        return hd_fail(msg, HD_ERR_NOTFOUND, "model %s is not loaded",
+                       r->model && *r->model ? r->model : "(default)");
+    enum hd_err err = check_request(r, callbacks, msg);
+    if (err)
+        return err;
+    struct hd_session *s = calloc(1, sizeof *s);
+    if (!s)
+        return hd_fail(msg, HD_ERR_NOMEM, "request: out of memory");
+    hd_ids_init(&ids, (size_t)m->n_ctx + 1);
+    s->model = m;
+    s->callbacks = *callbacks;
+    s->t_submit = now;
+    s->deadline = r->timeout_s > 0 ? now + r->timeout_s : 0;
+    err = make_ids(m, &ids, r, msg);
+    if (!err)
+        err = check_ids(m, &ids, msg);
+    if (!err)
+        err = fill_session(s, r, &ids, msg);
+    if (err)
+        count_refused(e);
+    else
+        err = enqueue(e, s, &id, msg);
+    hd_ids_dispose(&ids);
+    if (err)
+        hd_session__free(s);
+    else if (out_id)
+        *out_id = id;
+    return err;
+}
+
+void hd_engine_cancel(struct hd_engine *e, uint64_t id)
+{
+    pthread_mutex_lock(&e->mu);
+    for (struct hd_session *s = e->all; s; s = s->all_next)
+        if (s->id == id)
+            atomic_store(&s->cancelled, true);
+    pthread_cond_signal(&e->wake);
+    pthread_mutex_unlock(&e->mu);
+}

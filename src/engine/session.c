@@ -1,0 +1,145 @@
+/* What happens to a session token by token, and its end. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/engine_impl.h"
+
+void hd_session__free(struct hd_session *s)
+{
+    if (!s)
+        return;
+    hd_splitter_free(s->splitter);
+    hd_sampler_free(s->sampler);
+    for (size_t i = 0; i < s->n_stop; i++)
+        free(s->stop_text[i]);
+    free(s->ids);
+    free(s->table);
+    free(s->keys);
+    free(s);
+}
+
+void hd_session__release(struct hd_session *s)
+{
+    while (s->n_block)
+        hd_blocks_release(s->model->blocks, s->table[--s->n_block]);
+    s->n_done = s->n_published = 0;
+}
+
+/* The splitter's output, on to the caller. */
+static void emit(enum hd_split_kind kind, const char *text, size_t len, void *ud)
+{
+    struct hd_session *s = ud;
+    s->in_reasoning = kind == HD_SPLIT_REASONING;
+    if (s->callbacks.on_text && len)
+        s->callbacks.on_text(s->callbacks.ud,
+                             kind == HD_SPLIT_REASONING ? HD_TEXT_REASONING : HD_TEXT_ANSWER, text,
+                             len);
+}
+
+static void leave_lists(struct hd_engine *e, struct hd_session *s)
+{
+    struct hd_loaded *m = s->model;
+    for (struct hd_session **p = &m->waiting; *p; p = &(*p)->next)
+        if (*p == s) {
+            *p = s->next;
+            break;
+        }
+    for (int i = 0; i < m->n_running; i++)
+        if (m->running[i] == s) {
+            memmove(m->running + i, m->running + i + 1,
+                    (size_t)(m->n_running - i - 1) * sizeof *m->running);
+            m->n_running--;
+            e->n_running--;
+            break;
+        }
+}
+
+static void count_end(struct hd_engine *e, const struct hd_session *s)
+{
+    const struct hd_result *r = &s->result;
+    pthread_mutex_lock(&e->mu);
+    e->stats.finished += r->finish == HD_FINISH_STOP || r->finish == HD_FINISH_LENGTH;
+    e->stats.cancelled += r->finish == HD_FINISH_CANCELLED;
+    e->stats.failed += r->finish == HD_FINISH_ERROR;
+    e->stats.running = e->n_running;
+    if (s->all_prev)
+        s->all_prev->all_next = s->all_next;
+    else
+        e->all = s->all_next;
+    if (s->all_next)
+        s->all_next->all_prev = s->all_prev;
+    e->n_session--;
+    pthread_mutex_unlock(&e->mu);
+}
+
+static void fill_result(struct hd_session *s, enum hd_finish finish, enum hd_err err,
+                        const char *why)
+{
+    struct hd_result *r = &s->result;
+    double now = hd_clock_seconds();
+    r->finish = finish;
+    r->err = err;
+    if (err)
+        hd_fail(&r->message, err, "%s", why ? why : hd_err_text(err));
+    r->n_prompt = s->n_prompt;
+    r->n_generated = s->n_id - s->n_prompt;
+    r->queue_s = (s->admitted ? s->t_admit : now) - s->t_submit;
+    if (s->t_first > 0) {
+        r->prefill_s = s->t_first - s->t_admit;
+        r->ttft_s = s->t_first - s->t_submit;
+        r->decode_s = now - s->t_first;
+    }
+}
+
+void hd_session__finish(struct hd_engine *e, struct hd_session *s, enum hd_finish finish,
+                        enum hd_err err, const char *why)
+{
+    leave_lists(e, s);
+    hd_session__release(s);
+    if (s->splitter && finish != HD_FINISH_ERROR) {
+        enum hd_err split = hd_splitter_finish(s->splitter, emit, s);
+        if (split && finish != HD_FINISH_CANCELLED) {
+            finish = HD_FINISH_ERROR;
+            err = split;
+        }
+    }
+    fill_result(s, finish, err, why);
+    count_end(e, s);
+    s->callbacks.on_done(s->callbacks.ud, &s->result);
+    hd_session__free(s);
+}
+
+static void count_token(struct hd_engine *e, struct hd_session *s)
+{
+    bool first = s->t_first <= 0;
+    if (first)
+        s->t_first = hd_clock_seconds();
+    s->result.n_reasoning += s->in_reasoning;
+    pthread_mutex_lock(&e->mu);
+    e->stats.generated_tokens++;
+    e->stats.reasoning_tokens += s->in_reasoning;
+    pthread_mutex_unlock(&e->mu);
+}
+
+void hd_session__token(struct hd_engine *e, struct hd_session *s, int32_t id)
+{
+    bool stopped = false, end = false;
+    enum hd_err err = HD_OK;
+    s->ids[s->n_id++] = id;
+    hd_sampler_accept(s->sampler, id, true);
+    if (s->callbacks.on_token)
+        s->callbacks.on_token(s->callbacks.ud, id);
+    if (s->splitter) {
+        end = !s->ignore_end && hd_tokenizer_is_end(s->model->tokenizer, id);
+        if (!end)
+            err = hd_splitter_push(s->splitter, id, emit, s, &stopped);
+    }
+    count_token(e, s);
+    if (err)
+        hd_session__finish(e, s, HD_FINISH_ERROR, err, NULL);
+    else if (end || stopped)
+        hd_session__finish(e, s, HD_FINISH_STOP, HD_OK, NULL);
+    else if (s->n_id == s->n_prompt + s->n_max)
+        hd_session__finish(e, s, HD_FINISH_LENGTH, HD_OK, NULL);
+}
