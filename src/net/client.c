@@ -294,6 +294,10 @@ static void set_options(struct hd_net_client *client, struct hop *hop, const str
         curl_easy_setopt(curl, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
         curl_easy_setopt(curl, CURLOPT_XOAUTH2_BEARER, q->bearer);
     }
+    if (q->min_bytes_per_s > 0) {
+        curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, q->min_bytes_per_s);
+        curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)(q->stall_s > 1 ? q->stall_s : 1));
+    }
     set_method(curl, q);
 }
 
@@ -313,6 +317,9 @@ static enum hd_err transport_error(struct hd_net_client *client, const struct ho
     case CURLE_COULDNT_RESOLVE_PROXY:
         return hd_fail(msg, HD_ERR_UNAVAILABLE, "%s: name cannot be resolved", host);
     case CURLE_OPERATION_TIMEDOUT:
+        if (hop->any_header)
+            return hd_fail(msg, HD_ERR_TIMEOUT, "%s: slower than %ld bytes a second", host,
+                           hop->request->min_bytes_per_s);
         return hd_fail(msg, HD_ERR_TIMEOUT, "%s: no answer within %g s", host, connect);
     case CURLE_COULDNT_CONNECT:
         return hd_fail(msg, HD_ERR_UNAVAILABLE, "%s: cannot connect: %.200s", host, text);

@@ -57,6 +57,7 @@ struct hd_net_request {
     double answer_s;           /* to the first header line of each hop; 0 = 10 */
     double stall_s;            /* without a byte; 0 = 20 */
     double total_s;            /* for everything; 0 = no limit */
+    long min_bytes_per_s;      /* slower than this for stall_s is a failure; 0 = no limit */
     const atomic_bool *cancel; /* looked at several times a second; NULL = never */
     /* Both are called on the calling thread, for the last hop only, and only where its status is
      * 2xx; a failure ends the transfer and is returned. May be NULL. */

@@ -64,3 +64,14 @@ bool hd_url_same_origin(const struct hd_url *a, const struct hd_url *b)
     return !strcasecmp(a->scheme, b->scheme) && !strcasecmp(a->host, b->host) &&
            !strcmp(a->port, b->port);
 }
+
+char *hd_url_file_path(const char *url)
+{
+    int len = 0;
+    if (strncasecmp(url, "file:///", 8) || strlen(url) > 8192)
+        return NULL;
+    char *decoded = curl_easy_unescape(NULL, url + 7, 0, &len);
+    char *path = decoded && strlen(decoded) == (size_t)len ? strdup(decoded) : NULL;
+    curl_free(decoded);
+    return path;
+}

@@ -20,4 +20,7 @@ enum hd_err hd_url_parse(struct hd_url *out, const char *base, const char *text,
 void hd_url_dispose(struct hd_url *url);
 bool hd_url_same_origin(const struct hd_url *a, const struct hd_url *b);
 
+/* The path that file:///… names, %XX decoded; owned; NULL if it is no such address. */
+char *hd_url_file_path(const char *url);
+
 #endif

@@ -63,10 +63,15 @@ const struct hd_option hd_option_table[] = {
      "kb search: every passage instead of the best of each document"},
 
     {"source", 0, HD_OPT_STRING, NULL, 0, 0, "S", " pull ",
-     "use only this source: huggingface, modelscope, pip, file://PATH or a path"},
+     "use only this source: huggingface, modelscope, pip, a path, file://… or https://…"},
     {"list", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " pull ", "list what the catalogue offers"},
-    {"catalogue", 0, HD_OPT_STRING, NULL, 0, 0, "FILE", " pull ",
-     "a catalogue of your own, read after the built-in one"},
+    {"catalogue", 0, HD_OPT_LIST, NULL, 0, 0, "FILE", " pull ",
+     "a catalogue of your own, read after the built-in one and HOME/catalogue.json"},
+    {"timeout", 0, HD_OPT_NUMBER, "5", 0.1, 600, "SECONDS", " pull ",
+     "a source that does not answer within this is skipped"},
+    {"connections", 0, HD_OPT_INT, "4", 1, 16, "N", " pull ", "parts fetched at once"},
+    {"pip", 0, HD_OPT_STRING, NULL, 0, 0, "PROGRAM", " pull ",
+     "the pip to use (default: python3 -m pip, else pip3, else pip)"},
 
     {"host", 0, HD_OPT_STRING, "127.0.0.1", 0, 0, "ADDRESS", " serve ", "address to listen on"},
     {"port", 0, HD_OPT_INT, "8080", 0, 65535, "N", " serve ", "port; 0 = any free one"},

@@ -266,9 +266,9 @@ static enum hd_err read_file_source(struct hd_source *s, json_t *object, const s
     enum hd_err err = get_text(&s->path, object, "path", true, at);
     if (err)
         return err;
-    if (!strncmp(s->path, "file:///", 8))
-        s->path += 7;
-    return s->path[0] == '/' ? HD_OK : wrong(at, "path", "must be an absolute path or file:///…");
+    return s->path[0] == '/' || !strncasecmp(s->path, "file:///", 8)
+               ? HD_OK
+               : wrong(at, "path", "must be an absolute path or file:///…");
 }
 
 static enum hd_err read_https(struct hd_source *s, json_t *object, const struct place *at)

@@ -29,7 +29,7 @@ struct hd_source {
                                                with two digits */
     int parts;                              /* wheels: how many */
     uint64_t part_bytes;                    /* wheels: of each but the last */
-    const char *path;                       /* file: absolute */
+    const char *path;                       /* file: absolute, or file:///… */
     const char *url;                        /* https */
     uint64_t size;                          /* of the finished file; 0 unknown */
     const char *sha256;                     /* of it, 64 lower-case digits; NULL unknown */

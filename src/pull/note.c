@@ -1,0 +1,104 @@
+#include "pull/note.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/file.h"
+
+enum { MAX_NOTE_BYTES = 64 * 1024 };
+
+/* Nanoseconds since 1970: with the size, what tells whether a file was touched since its hash was
+ * taken. */
+static long long mtime_ns(const struct stat *st)
+{
+    return (long long)st->st_mtim.tv_sec * 1000000000 + st->st_mtim.tv_nsec;
+}
+
+static enum hd_err write_beside(const char *path, const char *suffix, const char *text,
+                                struct hd_errmsg *msg)
+{
+    char *beside = NULL;
+    if (asprintf(&beside, "%s%s", path, suffix) < 0)
+        return hd_fail(msg, HD_ERR_NOMEM, "pull: out of memory");
+    enum hd_err err = hd_file_write(beside, text, strlen(text), msg);
+    free(beside);
+    return err;
+}
+
+static enum hd_err write_licence(const char *path, const struct hd_catalogue_model *m,
+                                 struct hd_errmsg *msg)
+{
+    struct hd_buf text;
+    hd_buf_init(&text, 32 * 1024);
+    hd_buf_printf(&text, "%s (%s)\n\nLicence: %s\nFull text: %s\n", m->title, m->name, m->licence,
+                  m->licence_url);
+    if (m->licence_text)
+        hd_buf_printf(&text, "\nIn short, without replacing the text itself:\n%s\n",
+                      m->licence_text);
+    enum hd_err err = text.err ? hd_fail(msg, text.err, "licence: %s", hd_err_text(text.err))
+                               : write_beside(path, ".licence.txt", text.data, msg);
+    hd_buf_dispose(&text);
+    return err;
+}
+
+enum hd_err hd_note_write(const char *path, const struct hd_catalogue_model *m, uint64_t size,
+                          const char *sha256, const char *source, struct hd_errmsg *msg)
+{
+    struct stat st;
+    char when[21];
+    if (stat(path, &st))
+        return hd_fail(msg, HD_ERR_IO, "%s: %s", path, strerror(errno));
+    hd_clock_iso(when);
+    json_t *note =
+        json_pack("{s:i, s:s, s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:I}", "note_version", 1, "name",
+                  m->name, "title", m->title, "size", (json_int_t)size, "sha256", sha256, "licence",
+                  m->licence, "licence_url", m->licence_url, "source", source, "pulled_at", when,
+                  "mtime_ns", (json_int_t)mtime_ns(&st));
+    char *text = note ? json_dumps(note, JSON_INDENT(2)) : NULL;
+    json_decref(note);
+    if (!text)
+        return hd_fail(msg, HD_ERR_NOMEM, "pull: out of memory");
+    enum hd_err err = write_licence(path, m, msg);
+    if (!err)
+        err = write_beside(path, ".json", text, msg);
+    free(text);
+    return err;
+}
+
+enum hd_err hd_note_read(struct hd_note *out, const char *path, struct hd_errmsg *msg)
+{
+    struct stat st;
+    char *beside = NULL, *text = NULL;
+    size_t len;
+    *out = (struct hd_note){0};
+    if (stat(path, &st))
+        return errno == ENOENT ? HD_OK : hd_fail(msg, HD_ERR_IO, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return hd_fail(msg, HD_ERR_EXISTS, "%s: is there, but no regular file", path);
+    out->there = true;
+    out->size = (uint64_t)st.st_size;
+    if (asprintf(&beside, "%s.json", path) < 0)
+        return hd_fail(msg, HD_ERR_NOMEM, "pull: out of memory");
+    enum hd_err err = hd_file_read(&text, &len, beside, MAX_NOTE_BYTES, NULL);
+    free(beside);
+    if (err)
+        return err == HD_ERR_NOMEM ? hd_fail(msg, err, "pull: out of memory") : HD_OK;
+    json_t *note = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+    free(text);
+    const char *sha = json_string_value(json_object_get(note, "sha256"));
+    const char *name = json_string_value(json_object_get(note, "name"));
+    if (sha && name && strlen(sha) == 64 && strlen(name) < sizeof out->name &&
+        json_integer_value(json_object_get(note, "size")) == (json_int_t)st.st_size &&
+        json_integer_value(json_object_get(note, "mtime_ns")) == (json_int_t)mtime_ns(&st)) {
+        memcpy(out->sha256, sha, 65);
+        strcpy(out->name, name);
+    }
+    json_decref(note);
+    return HD_OK;
+}

@@ -1,0 +1,490 @@
+/* Files over HTTP: Hugging Face, ModelScope, their mirrors, and plain addresses.
+ *
+ * A HEAD says how large the file is and, on the hubs, its SHA-256 (X-Linked-Size, X-Linked-Etag).
+ * Then several connections fetch pieces by range, each piece synced and journaled when it is
+ * whole. A server that knows no ranges is served by one stream. A file that changes under way is
+ * noticed by its ETag, and begun again. */
+#include <jansson.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/clock.h"
+#include "net/client.h"
+#include "net/url.h"
+#include "pull/pull_impl.h"
+
+enum { MAX_ATTEMPTS = 5, MAX_CHANGES = 3, MAX_LISTING_BYTES = 16 << 20, DEFAULT_CONNECTIONS = 4 };
+enum { MAX_REQUESTS = 200, MIN_BYTES_PER_S = 256 }; /* per piece; per connection */
+enum { MIN_PIECE = 1 << 20, MAX_PIECE = 64 << 20 };
+
+/* What a HEAD told. */
+struct probe {
+    uint64_t size;   /* 0 unknown */
+    char sha256[65]; /* "" unknown */
+    char etag[192];
+};
+
+/* One source under way; shared by its workers. */
+struct fetch {
+    struct hd_pull__job *job;
+    const char *url, *bearer;
+    bool plain_http;
+    uint64_t piece;     /* bytes per range request */
+    pthread_mutex_t mu; /* guards what follows */
+    uint64_t cursor;    /* pieces before it are taken */
+    char etag[192];     /* strong ETag of the first answer */
+    bool no_ranges;     /* the server sends the whole file whatever we ask */
+    bool changed;       /* the file is another one now */
+    enum hd_err err;    /* the first failure, and its sentence */
+    struct hd_errmsg why;
+};
+
+/* ------------------------------------------------------------------------- addresses */
+
+static const char *endpoint_of(const struct hd_pull__job *job, enum hd_source_type type)
+{
+    const char *own = type == HD_SOURCE_HUGGINGFACE ? job->options->hf_endpoint
+                                                    : job->options->modelscope_endpoint;
+    if (own && *own)
+        return own;
+    return type == HD_SOURCE_HUGGINGFACE ? "https://huggingface.co" : "https://www.modelscope.cn";
+}
+
+/* "http://host/" and "host" both mean what the user thinks they mean. */
+static char *base_of(const char *endpoint)
+{
+    char *base = NULL;
+    size_t n = strlen(endpoint);
+    while (n && endpoint[n - 1] == '/')
+        n--;
+    if (asprintf(&base, "%s%.*s", strstr(endpoint, "://") ? "" : "https://", (int)n, endpoint) < 0)
+        return NULL;
+    return base;
+}
+
+/* *plain: the user named an http:// address of his own. */
+static char *address_of(const struct hd_pull__job *job, const struct hd_source *s, bool *plain)
+{
+    char *url = NULL;
+    if (s->type == HD_SOURCE_HTTPS) {
+        *plain = false;
+        return strdup(s->url);
+    }
+    char *base = base_of(endpoint_of(job, s->type));
+    *plain = base && !strncasecmp(base, "http://", 7);
+    if (base && asprintf(&url, "%s/%s%s/resolve/%s/%s", base,
+                         s->type == HD_SOURCE_MODELSCOPE ? "models/" : "", s->repo, s->revision,
+                         s->file) < 0)
+        url = NULL;
+    free(base);
+    return url;
+}
+
+static double timeout_of(const struct hd_pull__job *job)
+{
+    return job->options->timeout_s > 0 ? job->options->timeout_s : 5;
+}
+
+static struct hd_net_request request_for(const struct fetch *f)
+{
+    double timeout = timeout_of(f->job);
+    return (struct hd_net_request){
+        .url = f->url,
+        .bearer = f->bearer,
+        .plain_http = f->plain_http,
+        .connect_s = timeout,
+        .answer_s = timeout,
+        .stall_s = 4 * timeout,
+        .cancel = f->job->options->cancel,
+    };
+}
+
+/* ------------------------------------------------------------------------- asking */
+
+/* "\"0123…\"" or "W/\"0123…\"" to 64 lower-case digits; "" if it is no SHA-256. */
+static void sha256_of_etag(char out[65], const char *etag)
+{
+    out[0] = 0;
+    if (!strncmp(etag, "W/", 2))
+        etag += 2;
+    etag += *etag == '"';
+    size_t n = strspn(etag, "0123456789abcdefABCDEF");
+    if (n != 64 || (etag[n] && strcmp(etag + n, "\"")))
+        return;
+    for (size_t i = 0; i < 64; i++)
+        out[i] = etag[i] >= 'A' && etag[i] <= 'F' ? (char)(etag[i] + 32) : etag[i];
+    out[64] = 0;
+}
+
+static enum hd_err ask(struct probe *out, struct hd_net_client *client, const struct fetch *f,
+                       struct hd_errmsg *msg)
+{
+    struct hd_net_response r;
+    struct hd_net_request q = request_for(f);
+    *out = (struct probe){0};
+    q.method = "HEAD";
+    q.stop_at_linked = true;
+    q.total_s = 4 * timeout_of(f->job);
+    enum hd_err err = hd_net_perform(client, &r, &q, msg);
+    if (err == HD_ERR_IO) /* a connection may break by chance; once */
+        err = hd_net_perform(client, &r, &q, msg);
+    if (r.status == 405 || r.status == 501) { /* no HEAD here: ask for one byte */
+        q.method = "GET";
+        q.range_len = 1;
+        err = hd_net_perform(client, &r, &q, msg);
+    }
+    if (err)
+        return err;
+    if (r.linked_size > 0)
+        out->size = (uint64_t)r.linked_size;
+    else if (r.has_range)
+        out->size = r.range_total;
+    else if (r.length > 0 && !r.linked_etag[0])
+        out->size = (uint64_t)r.length;
+    sha256_of_etag(out->sha256, r.linked_etag);
+    snprintf(out->etag, sizeof out->etag, "%s", r.linked_etag[0] ? r.linked_etag : r.etag);
+    return HD_OK;
+}
+
+/* ModelScope's list of a repository's files knows each one's Size and Sha256. */
+static enum hd_err ask_listing(struct probe *out, struct hd_net_client *client,
+                               const struct fetch *f, const struct hd_source *s,
+                               struct hd_errmsg *msg)
+{
+    char *base = base_of(endpoint_of(f->job, s->type)), *url = NULL, *text = NULL;
+    size_t len = 0;
+    if (base && asprintf(&url, "%s/api/v1/models/%s/repo/files?Revision=%s&Recursive=true", base,
+                         s->repo, s->revision) < 0)
+        url = NULL;
+    free(base);
+    if (!url)
+        return hd_fail(msg, HD_ERR_NOMEM, "pull: out of memory");
+    struct hd_net_request q = request_for(f);
+    q.url = url;
+    q.total_s = 4 * timeout_of(f->job);
+    enum hd_err err = hd_net_get(client, &text, &len, MAX_LISTING_BYTES, &q, msg);
+    free(url);
+    if (err)
+        return err;
+    json_t *root = json_loadb(text, len, 0, NULL), *entry;
+    json_t *files = json_object_get(json_object_get(root, "Data"), "Files");
+    free(text);
+    size_t i;
+    json_array_foreach(files, i, entry)
+    {
+        const char *path = json_string_value(json_object_get(entry, "Path"));
+        const char *sha = json_string_value(json_object_get(entry, "Sha256"));
+        json_int_t size = json_integer_value(json_object_get(entry, "Size"));
+        if (!path || strcmp(path, s->file))
+            continue;
+        sha256_of_etag(out->sha256, sha ? sha : "");
+        if (size > 0 && !out->size)
+            out->size = (uint64_t)size;
+    }
+    json_decref(root);
+    return HD_OK;
+}
+
+/* What the source offers must be what the catalogue means. */
+static enum hd_err check_offer(const struct probe *p, const struct hd_source *s,
+                               struct hd_errmsg *msg)
+{
+    if (s->size && p->size && s->size != p->size)
+        return hd_fail(msg, HD_ERR_FORMAT,
+                       "offers a file of %llu bytes where the catalogue says %llu",
+                       (unsigned long long)p->size, (unsigned long long)s->size);
+    if (s->sha256 && p->sha256[0] && strcmp(s->sha256, p->sha256))
+        return hd_fail(msg, HD_ERR_FORMAT, "offers another file (its hash is %.16s…, not %.16s…)",
+                       p->sha256, s->sha256);
+    if (!s->size && !p->size)
+        return hd_fail(msg, HD_ERR_UNSUPPORTED, "does not say how large the file is");
+    if (!s->sha256 && !p->sha256[0])
+        return hd_fail(msg, HD_ERR_UNSUPPORTED,
+                       "gives no hash to check the file by (pin its sha256 in a catalogue entry)");
+    return HD_OK;
+}
+
+static enum hd_err probe_source(struct probe *out, struct hd_net_client *client,
+                                const struct fetch *f, const struct hd_source *s,
+                                struct hd_errmsg *msg)
+{
+    enum hd_err err = ask(out, client, f, msg);
+    if (err == HD_ERR_DENIED && s->type == HD_SOURCE_HUGGINGFACE && !f->bearer) {
+        struct hd_errmsg why = *msg;
+        return hd_fail(msg, err,
+                       "%.300s (if the repository is gated: accept its licence there and set "
+                       "HF_TOKEN)",
+                       why.text);
+    }
+    if (!err && s->type == HD_SOURCE_MODELSCOPE && !s->sha256 && !out->sha256[0])
+        err = ask_listing(out, client, f, s, msg);
+    if (!err)
+        err = check_offer(out, s, msg);
+    if (!err && !out->size)
+        out->size = s->size;
+    if (!err && !out->sha256[0])
+        memcpy(out->sha256, s->sha256, sizeof out->sha256);
+    return err;
+}
+
+/* ------------------------------------------------------------------------- fetching a piece */
+
+/* One GET under way. */
+struct piece {
+    struct fetch *fetch;
+    uint64_t begin, at, end; /* [begin, at) is written */
+    bool whole;              /* no range was asked: the single stream */
+    struct hd_errmsg why;    /* of our own callbacks */
+};
+
+/* The same file as the other pieces? A weak or absent ETag says nothing. */
+static bool same_version(struct fetch *f, const char *etag)
+{
+    bool same = true;
+    if (etag[0] != '"')
+        return true;
+    pthread_mutex_lock(&f->mu);
+    if (!f->etag[0])
+        snprintf(f->etag, sizeof f->etag, "%s", etag);
+    else
+        same = !strcmp(f->etag, etag);
+    if (!same)
+        f->changed = true;
+    pthread_mutex_unlock(&f->mu);
+    return same;
+}
+
+static enum hd_err check_head(const struct hd_net_response *r, void *ud)
+{
+    struct piece *p = ud;
+    struct fetch *f = p->fetch;
+    uint64_t want = p->end - p->at;
+    if (r->encoded)
+        return hd_fail(&p->why, HD_ERR_FORMAT, "sends the file in a content encoding");
+    if (!same_version(f, r->etag))
+        return hd_fail(&p->why, HD_ERR_FORMAT, "the file changed while it was fetched");
+    if (r->has_range && r->range_total && r->range_total != f->job->size)
+        return hd_fail(&p->why, HD_ERR_FORMAT, "sends a file of %llu bytes, announced were %llu",
+                       (unsigned long long)r->range_total, (unsigned long long)f->job->size);
+    if (r->status == 206 && !p->whole && (!r->has_range || r->range_begin != p->at))
+        return hd_fail(&p->why, HD_ERR_FORMAT, "sends another range than the one asked for");
+    if (r->status != 206 && !p->whole && want != f->job->size) {
+        pthread_mutex_lock(&f->mu);
+        f->no_ranges = true;
+        pthread_mutex_unlock(&f->mu);
+        return hd_fail(&p->why, HD_ERR_UNSUPPORTED, "knows no ranges");
+    }
+    if (r->length >= 0 && (uint64_t)r->length != want)
+        return hd_fail(&p->why, HD_ERR_FORMAT, "announces %lld bytes where %llu are due",
+                       (long long)r->length, (unsigned long long)want);
+    return HD_OK;
+}
+
+static enum hd_err take_data(const void *data, size_t len, void *ud)
+{
+    struct piece *p = ud;
+    struct hd_target *target = p->fetch->job->target;
+    if (len > p->end - p->at)
+        return hd_fail(&p->why, HD_ERR_FORMAT, "sends more bytes than it announced");
+    enum hd_err err = hd_target_write(target, p->at, data, len, &p->why);
+    if (err)
+        return err;
+    p->at += len;
+    hd_target_progress(target, (int64_t)len);
+    return HD_OK;
+}
+
+/* One request for what is left of the piece. */
+static enum hd_err get_once(struct piece *p, struct hd_net_client *client, double *retry_after,
+                            struct hd_errmsg *msg)
+{
+    struct fetch *f = p->fetch;
+    struct hd_net_response r;
+    struct hd_net_request q = request_for(f);
+    char etag[192];
+    pthread_mutex_lock(&f->mu);
+    memcpy(etag, f->etag, sizeof etag);
+    pthread_mutex_unlock(&f->mu);
+    if (!p->whole) {
+        q.range_begin = p->at;
+        q.range_len = p->end - p->at;
+        q.if_range = etag[0] ? etag : NULL;
+    }
+    q.min_bytes_per_s = MIN_BYTES_PER_S;
+    q.cancel = &f->job->stop;
+    q.on_head = check_head;
+    q.on_data = take_data;
+    q.ud = p;
+    p->why.text[0] = 0;
+    enum hd_err err = hd_net_perform(client, &r, &q, msg);
+    *retry_after = r.retry_after_s;
+    if (err && p->why.text[0])
+        *msg = p->why;
+    if (!err && p->at < p->end)
+        err = hd_fail(msg, HD_ERR_IO, "the answer ended early");
+    return err;
+}
+
+static bool worth_another_try(enum hd_err err)
+{
+    return err == HD_ERR_IO || err == HD_ERR_TIMEOUT || err == HD_ERR_UNAVAILABLE ||
+           err == HD_ERR_BUSY;
+}
+
+/* Tries until the piece is whole, or MAX_ATTEMPTS in a row bring nothing. What came is kept. */
+static enum hd_err get_piece(struct piece *p, struct hd_net_client *client, struct hd_errmsg *msg)
+{
+    struct hd_pull__job *job = p->fetch->job;
+    enum hd_err err = HD_OK;
+    double retry_after = 0;
+    for (int failures = 0, n = 0; p->at < p->end && n < MAX_REQUESTS; n++) {
+        uint64_t before = p->at;
+        err = get_once(p, client, &retry_after, msg);
+        if (!err || !worth_another_try(err) || hd_target_failed(job->target) ||
+            atomic_load(&job->stop))
+            break;
+        if (p->whole) { /* a server without ranges begins again */
+            hd_target_progress(job->target, -(int64_t)(p->at - p->begin));
+            p->at = p->begin;
+            failures++;
+        } else {
+            failures = p->at > before ? 1 : failures + 1;
+        }
+        if (failures >= (p->whole ? 3 : MAX_ATTEMPTS))
+            break;
+        double wait = retry_after > 0 ? retry_after : 0.2 * (1 << failures);
+        hd_pull__sleep(job, wait < 30 ? wait : 30);
+    }
+    return err;
+}
+
+static void record_failure(struct fetch *f, enum hd_err err, const struct hd_errmsg *why)
+{
+    pthread_mutex_lock(&f->mu);
+    if (!f->err) {
+        f->err = err;
+        f->why = *why;
+    }
+    pthread_mutex_unlock(&f->mu);
+    atomic_store(&f->job->stop, true);
+}
+
+static bool take_next(struct fetch *f, struct piece *p)
+{
+    pthread_mutex_lock(&f->mu);
+    bool there =
+        !f->err && hd_target_next_gap(f->job->target, f->cursor, f->piece, &p->begin, &p->end);
+    if (there)
+        f->cursor = p->end;
+    pthread_mutex_unlock(&f->mu);
+    p->at = p->begin;
+    return there;
+}
+
+static void fetch_pieces(void *ud, int worker)
+{
+    struct fetch *f = ud;
+    struct hd_net_client *client;
+    struct hd_errmsg msg = {0};
+    struct piece p = {.fetch = f};
+    enum hd_err err = hd_net_client_new(&client, &msg);
+    while (!err && !atomic_load(&f->job->stop) && take_next(f, &p)) {
+        err = get_piece(&p, client, &msg);
+        struct hd_errmsg commit_msg = {0};
+        enum hd_err commit_err = hd_target_commit(f->job->target, p.begin, p.at, &commit_msg);
+        if (commit_err && !hd_target_failed(f->job->target))
+            err = err ? err : commit_err;
+        else if (commit_err) {
+            err = commit_err;
+            msg = commit_msg;
+        }
+    }
+    if (err)
+        record_failure(f, err, &msg);
+    hd_net_client_free(client);
+}
+
+static void fetch_stream(void *ud, int worker)
+{
+    struct fetch *f = ud;
+    struct hd_net_client *client;
+    struct hd_errmsg msg = {0};
+    struct piece p = {.fetch = f, .end = f->job->size, .whole = true};
+    enum hd_err err = hd_net_client_new(&client, &msg);
+    if (!err)
+        err = get_piece(&p, client, &msg);
+    if (!err)
+        err = hd_target_commit(f->job->target, 0, p.end, &msg);
+    if (err)
+        record_failure(f, err, &msg);
+    hd_net_client_free(client);
+}
+
+/* ------------------------------------------------------------------------- the source */
+
+static uint64_t piece_bytes(uint64_t size)
+{
+    uint64_t piece = size / 64;
+    return piece < MIN_PIECE ? MIN_PIECE : piece > MAX_PIECE ? MAX_PIECE : piece;
+}
+
+static enum hd_err run_once(struct fetch *f, struct hd_errmsg *msg)
+{
+    struct hd_pull__job *job = f->job;
+    int n = job->options->connections > 0 ? job->options->connections : DEFAULT_CONNECTIONS;
+    uint64_t begin, end;
+    f->err = HD_OK;
+    f->cursor = 0;
+    f->changed = false;
+    f->etag[0] = 0;
+    f->piece = piece_bytes(job->size);
+    if (!hd_target_next_gap(job->target, 0, 1, &begin, &end))
+        return HD_OK;
+    enum hd_err err = hd_pull__run_workers(job, n, fetch_pieces, f, msg);
+    if (!err && f->no_ranges && !hd_pull__cancelled(job)) {
+        f->err = HD_OK;
+        f->etag[0] = 0;
+        hd_target_progress(job->target, -(int64_t)hd_target_progress(job->target, 0));
+        hd_pull__say(job, HD_PULL_NOTICE, "the server knows no ranges: one stream, not resumable");
+        err = hd_pull__run_workers(job, 1, fetch_stream, f, msg);
+    }
+    if (!err && f->err)
+        err = hd_fail(msg, f->err, "%s", f->why.text[0] ? f->why.text : hd_err_text(f->err));
+    return err;
+}
+
+enum hd_err hd_pull__from_hub(struct hd_pull__job *job, const struct hd_source *source,
+                              struct hd_errmsg *msg)
+{
+    struct hd_net_client *client = NULL;
+    struct fetch f = {.job = job, .mu = PTHREAD_MUTEX_INITIALIZER};
+    struct probe probe;
+    char *url = address_of(job, source, &f.plain_http);
+    enum hd_err err =
+        url ? hd_net_client_new(&client, msg) : hd_fail(msg, HD_ERR_NOMEM, "pull: out of memory");
+    f.url = url;
+    if (source->type == HD_SOURCE_HUGGINGFACE && job->options->hf_token && *job->options->hf_token)
+        f.bearer = job->options->hf_token;
+    for (int change = 0; !err; change++) {
+        err = probe_source(&probe, client, &f, source, msg);
+        if (!err)
+            err = hd_pull__begin(job, probe.size, probe.sha256, probe.etag, 0, msg);
+        if (!err)
+            err = run_once(&f, msg);
+        if (!err)
+            break;
+        if (!f.changed || change + 1 >= MAX_CHANGES || hd_pull__cancelled(job))
+            break;
+        /* Another ETag: ask again. The same hash keeps what was fetched, another one does not. */
+        hd_pull__say(job, HD_PULL_NOTICE, "the file changed while it was fetched: asking again");
+        hd_pull__sleep(job, 0.3);
+        err = HD_OK;
+    }
+    pthread_mutex_destroy(&f.mu);
+    hd_net_client_free(client);
+    free(url);
+    return err;
+}
