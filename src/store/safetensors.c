@@ -166,6 +166,8 @@ static enum hd_err read_header(const struct hd_store__file *file, json_t **heade
     if (!*header)
         return hd_fail(msg, HD_ERR_FORMAT, "%s: header: byte %d: %s", file->path,
                        error.position + 8, error.text);
+    if (!json_is_object(*header))
+        return hd_fail(msg, HD_ERR_FORMAT, "%s: header: no tensor table", file->path);
     *data_start = (size_t)n + 8;
     return HD_OK;
 }
