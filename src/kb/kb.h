@@ -50,7 +50,7 @@ void hd_kb_names_dispose(struct hd_kb_names *names);
 struct hd_kb_info {
     int64_t version;
     int64_t n_document, n_chunk; /* that the principal may see */
-    int64_t text_bytes, file_bytes;
+    int64_t n_codepoint, file_bytes;
 };
 enum hd_err hd_kb_info(struct hd_kb *kb, const struct hd_principal *who, struct hd_kb_info *out,
                        struct hd_errmsg *msg);
