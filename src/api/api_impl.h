@@ -1,0 +1,227 @@
+/* Inside the room. */
+#ifndef HD_API_API_IMPL_H
+#define HD_API_API_IMPL_H
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "api/api.h"
+#include "base/buf.h"
+#include "http/http.h"
+#include "ops/metrics.h"
+
+/* --- workers.c: a few threads over one bounded queue ------------------------------------------ */
+
+struct hd_api__job {
+    struct hd_api__job *next;
+    void (*run)(struct hd_api__job *job);
+};
+struct hd_api__workers;
+enum hd_err hd_api__workers_new(struct hd_api__workers **out, const char *name, int n_thread,
+                                int max_queue);
+/* BUSY where the queue is full. `must`: never refused (the end of work already begun); runs at once
+ * on the calling thread if the pool has been closed. */
+enum hd_err hd_api__workers_post(struct hd_api__workers *workers, struct hd_api__job *job,
+                                 bool must);
+int hd_api__workers_waiting(struct hd_api__workers *workers);
+void hd_api__workers_close(struct hd_api__workers *workers); /* runs what is queued, joins */
+void hd_api__workers_free(struct hd_api__workers *workers);
+
+/* --- the room's object -------------------------------------------------------------------------
+ */
+
+struct hd_api {
+    struct hd_api_options options; /* strings borrowed */
+    struct hd_engine *engine;
+    struct hd_http_server *http;
+    struct hd_metrics *metrics;
+    struct hd_api__workers *quick, *slow; /* milliseconds; documents, which may take a minute */
+    bool has_key, loopback_only;
+    char key_digest[65];
+    atomic_bool ready, draining;
+
+    pthread_mutex_t mu; /* guards what follows */
+    pthread_cond_t idle;
+    int n_live; /* calls not yet freed */
+    char stage[128];
+    int stage_done, stage_total;
+    double request_s; /* moving average of a generation's duration, for Retry-After */
+};
+
+/* --- metrics_table.c ----------------------------------------------------------------------------
+ */
+
+enum hd_api__metric {
+    M_HTTP_REQUESTS,
+    M_REJECTED,
+    M_CANCELLED,
+    M_TOKENS,
+    M_TTFT,
+    M_TPOT,
+    M_DURATION,
+    M_QUEUE_WAIT,
+    M_QUEUE_DEPTH,
+    M_RUNNING,
+    M_WORKER_QUEUE,
+    M_KV_USED_RATIO,
+    M_KV_BLOCKS,
+    M_ENGINE_REQUESTS,
+    M_ENGINE_STEPS,
+    M_ENGINE_BUSY,
+    M_STEP_AGE,
+    M_MODEL_INFO,
+    M_BUILD_INFO,
+    M_READY,
+    M_KB_STAGE,
+    M_KB_ANSWERS,
+    M_COUNT
+};
+enum hd_err hd_api__metrics_new(struct hd_metrics **out);
+/* Brings the gauges and engine totals up to date. */
+void hd_api__metrics_collect(struct hd_api *api);
+/* One finished generation. */
+void hd_api__metrics_result(struct hd_api *api, const struct hd_result *result, double seconds);
+
+/* --- auth.c ---------------------------------------------------------------------------------- */
+
+enum hd_err hd_api__auth_init(struct hd_api *api);
+/* The hook before a body is read: host, origin, key, readiness, queue. */
+void hd_api__before(struct hd_http_request *request, void *ud);
+/* Whether a Host header names this machine as seen from itself. */
+bool hd_api__host_is_loopback(const char *host);
+bool hd_api__origin_is_host(const char *origin, const char *host);
+
+/* Route tags: who may call, and what it costs. */
+enum hd_api__route_kind {
+    ROUTE_OPEN = 1, /* page and health: no key */
+    ROUTE_READ,     /* needs a key where one is set */
+    ROUTE_WORK,     /* also needs a ready server */
+    ROUTE_GENERATE, /* and room in the queue */
+};
+
+/* --- answers: json_out.c ------------------------------------------------------------------------
+ */
+
+struct hd_api__fault { /* an error on its way to the client */
+    int status;
+    const char *code; /* OpenAI's machine-readable word, or NULL */
+    char param[80];   /* the field, "" if none */
+    struct hd_errmsg msg;
+};
+/* Fills a fault and returns its status, so that `return hd_api__fault(...)` reads well. */
+int hd_api__fault(struct hd_api__fault *fault, int status, const char *code, const char *param,
+                  const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* From an error of engine or kb. */
+int hd_api__fault_err(struct hd_api__fault *fault, enum hd_err err, const struct hd_errmsg *msg);
+
+void hd_api__put_json(struct hd_buf *out, const char *text, size_t len); /* with quotes */
+void hd_api__put_error(struct hd_buf *out, int status, const char *code, const char *param,
+                       const char *message); /* {"error":{…}} */
+void hd_api__reply_fault(struct hd_api *api, struct hd_http_request *request,
+                         const struct hd_api__fault *fault);
+/* Steals body; NULL answers 503. */
+void hd_api__reply_json(struct hd_http_request *request, int status, json_t *body);
+
+/* --- requests: json_in.c ------------------------------------------------------------------------
+ */
+
+enum hd_api__kind { KIND_BOOL, KIND_INT, KIND_U64, KIND_FLOAT, KIND_STRING, KIND_JSON, KIND_ANY };
+struct hd_api__field {
+    const char *name;
+    enum hd_api__kind kind;
+    size_t offset;   /* of bool, int, uint64_t, float, const char *, json_t * */
+    double min, max; /* INT, U64 and FLOAT, inclusive */
+    size_t seen;     /* offset of a bool that becomes true, or 0 */
+};
+/* A JSON object, duplicate keys refused, at most 64 levels deep. */
+int hd_api__parse(json_t **out, const char *body, size_t len, struct hd_api__fault *fault);
+/* Fills `out` from the object; null counts as absent; what the table lacks is refused by name.
+ * Strings and JSON are borrowed from the object. prefix: "stream_options." or "". */
+int hd_api__fields(json_t *object, const struct hd_api__field *fields, size_t n, void *out,
+                   const char *prefix, struct hd_api__fault *fault);
+
+/* --- params.c -----------------------------------------------------------------------------------
+ */
+
+enum { HD_API_MAX_STOP = 4 };
+struct hd_api__params {
+    json_t *root; /* owned; most pointers below borrow from it */
+    const char *model;
+    const char *knowledge_base; /* NULL: not grounded */
+    char *split_model;          /* owned: MODEL of "MODEL@NAME" */
+    bool stream, include_usage, echo;
+    float temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+    bool has_temperature, has_top_p, has_seed, has_top_k, has_repetition_penalty;
+    int top_k, max_tokens, max_completion_tokens;
+    uint64_t seed;
+    bool no_think;
+    const char *stop[HD_API_MAX_STOP];
+    size_t n_stop;
+    struct hd_message *message; /* owned array */
+    size_t n_message;
+    char **text; /* owned: joined text parts, one per message that needed it */
+    size_t n_text;
+    const char *prompt; /* completions */
+    int32_t *ids;       /* owned; completions with a token array */
+    size_t n_id;
+};
+int hd_api__params_chat(struct hd_api__params *out, const char *body, size_t len,
+                        struct hd_api__fault *fault);
+int hd_api__params_completion(struct hd_api__params *out, const char *body, size_t len,
+                              struct hd_api__fault *fault);
+void hd_api__params_dispose(struct hd_api__params *params);
+/* Splits MODEL@NAME unless a model of that very name is loaded. */
+int hd_api__params_split(struct hd_api__params *params, struct hd_engine *engine,
+                         struct hd_api__fault *fault);
+/* Sampling as asked, the rest by what suits the model. */
+struct hd_sampling hd_api__params_sampling(const struct hd_api__params *params, bool thinks);
+/* Whether a model name means "no model: quote only". */
+bool hd_api__is_none(const char *model);
+
+/* --- calls: one request that works outside the event thread --------------------------------------
+ */
+
+struct hd_api__call {
+    struct hd_api__job job; /* first */
+    struct hd_api *api;
+    struct hd_http_request *http; /* the call lives inside the request's lifetime */
+    struct hd_principal who;
+    void (*init)(struct hd_api__call *call);    /* event thread, first; nullable */
+    void (*run)(struct hd_api__call *call);     /* on a worker */
+    void (*gone)(struct hd_api__call *call);    /* event thread; nullable */
+    void (*dispose)(struct hd_api__call *call); /* of what `size` added; nullable */
+    char *content_type;                         /* the request's, owned; NULL if absent */
+};
+/* Makes a zeroed call of `size` bytes, attaches it and queues it; answers 429 where it cannot. */
+void hd_api__call_start(struct hd_api *api, struct hd_http_request *request, size_t size,
+                        struct hd_api__workers *on, const struct hd_api__call *like);
+/* The principal of a request; made here and nowhere else. */
+struct hd_principal hd_api__principal(struct hd_api *api, struct hd_http_request *request);
+/* Seconds after which a refused client may try again. */
+int hd_api__retry_after(struct hd_api *api);
+
+/* --- handlers ------------------------------------------------------------------------------------
+ */
+
+void hd_api__generate(struct hd_http_request *request, void *ud); /* generate.c */
+void hd_api__models(struct hd_http_request *request, void *ud);   /* model_routes.c */
+void hd_api__model(struct hd_http_request *request, void *ud);
+void hd_api__tokenize(struct hd_http_request *request, void *ud);
+void hd_api__detokenize(struct hd_http_request *request, void *ud);
+void hd_api__healthz(struct hd_http_request *request, void *ud); /* ops_routes.c */
+void hd_api__readyz(struct hd_http_request *request, void *ud);
+void hd_api__startupz(struct hd_http_request *request, void *ud);
+void hd_api__show_metrics(struct hd_http_request *request, void *ud);
+void hd_api__kb_list(struct hd_http_request *request, void *ud); /* kb_routes.c */
+void hd_api__kb_create(struct hd_http_request *request, void *ud);
+void hd_api__kb_info(struct hd_http_request *request, void *ud);
+void hd_api__kb_delete(struct hd_http_request *request, void *ud);
+void hd_api__kb_documents(struct hd_http_request *request, void *ud);
+void hd_api__kb_document(struct hd_http_request *request, void *ud);
+void hd_api__kb_add(struct hd_http_request *request, void *ud);
+void hd_api__kb_remove(struct hd_http_request *request, void *ud);
+void hd_api__kb_search(struct hd_http_request *request, void *ud);
+
+#endif

@@ -1,0 +1,137 @@
+/* Who may call: the one function that decides, before a body is read. */
+#include "api/api_impl.h"
+
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/hash.h"
+
+/* A path from a plain web page to a server on loopback is DNS rebinding: the page's own name is
+ * made to resolve to 127.0.0.1. The Host header then still carries that name. */
+bool hd_api__host_is_loopback(const char *host)
+{
+    static const char *const names[] = {"localhost", "127.0.0.1", "[::1]"};
+    for (size_t i = 0; host && i < sizeof names / sizeof *names; i++) {
+        size_t n = strlen(names[i]);
+        if (!strncasecmp(host, names[i], n) &&
+            (!host[n] || (host[n] == ':' && host[n + 1] &&
+                          strspn(host + n + 1, "0123456789") == strlen(host + n + 1))))
+            return true;
+    }
+    return false;
+}
+
+bool hd_api__origin_is_host(const char *origin, const char *host)
+{
+    if (!host)
+        return false;
+    if (!strncasecmp(origin, "http://", 7))
+        return !strcasecmp(origin + 7, host);
+    if (!strncasecmp(origin, "https://", 8))
+        return !strcasecmp(origin + 8, host);
+    return false;
+}
+
+enum hd_err hd_api__auth_init(struct hd_api *api)
+{
+    static const char *const loopback[] = {"localhost", "127.0.0.1", "::1"};
+    const char *key = api->options.api_key;
+    for (size_t i = 0; i < 3; i++)
+        api->loopback_only |= !strcmp(api->options.host, loopback[i]);
+    api->has_key = key && *key;
+    return api->has_key ? hd_sha256_hex(api->key_digest, key, strlen(key)) : HD_OK;
+}
+
+/* Digests are compared, in constant time, so that neither length nor prefix shows. */
+static bool key_is_right(const struct hd_api *api, const char *authorization)
+{
+    char digest[65];
+    if (!authorization || strncasecmp(authorization, "Bearer ", 7))
+        return false;
+    const char *key = authorization + 7 + strspn(authorization + 7, " ");
+    if (hd_sha256_hex(digest, key, strlen(key)))
+        return false;
+    return !CRYPTO_memcmp(digest, api->key_digest, 64);
+}
+
+static int check_source(const struct hd_api *api, struct hd_http_request *request,
+                        struct hd_api__fault *fault)
+{
+    const char *host = hd_http_request_header(request, "Host");
+    const char *origin = hd_http_request_header(request, "Origin");
+    if (api->loopback_only && !api->has_key && host && !hd_api__host_is_loopback(host))
+        return hd_api__fault(
+            fault, 403, "host_not_allowed", NULL,
+            "this server listens on this machine only and is called localhost, not "
+            "\"%.80s\" (behind a proxy, set an API key)",
+            host);
+    if (origin && !hd_api__origin_is_host(origin, host))
+        return hd_api__fault(fault, 403, "origin_not_allowed", NULL,
+                             "pages of other sites may not call this server");
+    return 0;
+}
+
+static int check_key(const struct hd_api *api, struct hd_http_request *request,
+                     struct hd_api__fault *fault)
+{
+    const char *authorization = hd_http_request_header(request, "Authorization");
+    if (!api->has_key || key_is_right(api, authorization))
+        return 0;
+    return hd_api__fault(fault, 401, "invalid_api_key", NULL,
+                         authorization ? "the API key is wrong"
+                                       : "an API key is needed: Authorization: Bearer KEY");
+}
+
+static int check_room(struct hd_api *api, int kind, struct hd_api__fault *fault,
+                      const char **reason)
+{
+    struct hd_engine_stats stats;
+    if (atomic_load(&api->draining)) {
+        *reason = "draining";
+        return hd_api__fault(fault, 503, "draining", NULL,
+                             "the server is shutting down and takes no new requests");
+    }
+    if (!atomic_load(&api->ready)) {
+        *reason = "loading";
+        return hd_api__fault(fault, 503, "loading", NULL,
+                             "the server is still loading (GET /startupz tells how far)");
+    }
+    if (kind != ROUTE_GENERATE)
+        return 0;
+    hd_engine_stats(api->engine, &stats);
+    if (stats.running < api->options.max_sessions || stats.waiting < api->options.max_queue)
+        return 0;
+    *reason = "queue_full";
+    return hd_api__fault(fault, 429, "rate_limit_exceeded", NULL,
+                         "%d requests are running and %d wait; try again later", stats.running,
+                         stats.waiting);
+}
+
+void hd_api__before(struct hd_http_request *request, void *ud)
+{
+    struct hd_api *api = ud;
+    struct hd_api__fault fault;
+    int kind = hd_http_request_tag(request);
+    const char *reason = "source";
+    int status = check_source(api, request, &fault);
+    if (!status && kind != ROUTE_OPEN) {
+        reason = "key";
+        status = check_key(api, request, &fault);
+    }
+    if (!status && kind >= ROUTE_WORK)
+        status = check_room(api, kind, &fault, &reason);
+    if (!status)
+        return;
+    hd_metrics_add(api->metrics, M_REJECTED, HD_LABELS(reason), 1);
+    hd_api__reply_fault(api, request, &fault);
+}
+
+struct hd_principal hd_api__principal(struct hd_api *api, struct hd_http_request *request)
+{
+    struct hd_principal who = HD_PRINCIPAL_LOCAL;
+    if (api->has_key)
+        who.key_id = "api-key";
+    return who;
+}

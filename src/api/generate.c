@@ -1,0 +1,569 @@
+/* Chat and text completions: one generation from request to last byte.
+ *
+ *   event thread   call_start ─▶ worker: parse, (retrieve,) submit
+ *   engine thread  on_text ─▶ SSE event or buffer;  on_done ─▶ answer, or, for a grounded one,
+ *   worker         next request of the turn, or check the citations and answer
+ *   event thread   gone ─▶ hd_engine_cancel
+ *
+ * The generation lives as long as its HTTP request, on which the worker and the engine each hold a
+ * reference while they use it. Lock order: generation.mu, then the request's own. */
+#include "api/api_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "kb/kb.h"
+
+enum { MAX_ANSWER = 32 << 20, DEFAULT_MAX_TOKENS = 4096 };
+
+struct generation {
+    struct hd_api__call call; /* first */
+    bool chat;                /* or a text completion */
+    double started;
+    int64_t created;
+    char id[48];
+    struct hd_api__params params;
+    char model[160];         /* as the answer names it */
+    struct hd_kb_turn *turn; /* grounded */
+    struct hd_result result;
+    bool has_result;
+
+    pthread_mutex_t mu; /* guards what follows */
+    bool begun;         /* the stream's first event is out */
+    bool submitted, gone;
+    uint64_t engine_id;
+    unsigned n_submit; /* a grounded answer may take several requests */
+    unsigned n_event;
+    struct hd_buf answer, reasoning; /* not streaming */
+    struct hd_buf event;             /* scratch */
+};
+
+static void generation_dispose(struct hd_api__call *call)
+{
+    struct generation *gen = (struct generation *)call;
+    hd_api__params_dispose(&gen->params);
+    hd_kb_turn_free(gen->turn);
+    hd_buf_dispose(&gen->answer);
+    hd_buf_dispose(&gen->reasoning);
+    hd_buf_dispose(&gen->event);
+    pthread_mutex_destroy(&gen->mu);
+}
+
+static void generation_gone(struct hd_api__call *call)
+{
+    struct generation *gen = (struct generation *)call;
+    pthread_mutex_lock(&gen->mu);
+    gen->gone = true;
+    bool submitted = gen->submitted;
+    uint64_t id = gen->engine_id;
+    pthread_mutex_unlock(&gen->mu);
+    if (submitted)
+        hd_engine_cancel(call->api->engine, id);
+}
+
+/* --- streaming
+ * ------------------------------------------------------------------------------------ */
+
+/* Begins an event: id, and the fields that every chunk has. */
+static struct hd_buf *event_open_locked(struct generation *gen)
+{
+    struct hd_buf *out = &gen->event;
+    hd_buf_clear(out);
+    hd_buf_printf(out, "id: %u\ndata: {\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":",
+                  gen->n_event++, gen->id, gen->chat ? "chat.completion.chunk" : "text_completion",
+                  (long long)gen->created);
+    hd_api__put_json(out, gen->model, strlen(gen->model));
+    return out;
+}
+
+static void event_send_locked(struct generation *gen)
+{
+    hd_buf_puts(&gen->event, "}\n\n");
+    if (!gen->event.err) /* a client that is gone or stuck is cancelled by the event thread */
+        hd_http_stream_write(gen->call.http, gen->event.data, gen->event.len);
+}
+
+static void begin_locked(struct generation *gen)
+{
+    if (gen->begun)
+        return;
+    gen->begun = true;
+    hd_http_set_header(gen->call.http, "X-Accel-Buffering", "no");
+    hd_http_stream_begin(gen->call.http, 200, "text/event-stream; charset=utf-8");
+    if (!gen->chat)
+        return;
+    struct hd_buf *out = event_open_locked(gen);
+    hd_buf_puts(out,
+                ",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}"
+                ",\"finish_reason\":null}]");
+    event_send_locked(gen);
+}
+
+static void emit_event_locked(struct generation *gen, enum hd_text_kind kind, const char *text,
+                              size_t len)
+{
+    begin_locked(gen);
+    struct hd_buf *out = event_open_locked(gen);
+    hd_buf_puts(out, ",\"choices\":[{\"index\":0,");
+    if (!gen->chat)
+        hd_buf_puts(out, "\"text\":");
+    else
+        hd_buf_printf(
+            out, "\"delta\":{\"%s\":", kind == HD_TEXT_REASONING ? "reasoning_content" : "content");
+    hd_api__put_json(out, text, len);
+    hd_buf_printf(out, "%s,\"finish_reason\":null}]", gen->chat ? "}" : "");
+    event_send_locked(gen);
+}
+
+/* A piece of the answer, from the engine or from the turn. */
+static void emit(void *ud, enum hd_text_kind kind, const char *text, size_t len)
+{
+    struct generation *gen = ud;
+    if (!len)
+        return;
+    pthread_mutex_lock(&gen->mu);
+    if (gen->params.stream)
+        emit_event_locked(gen, kind, text, len);
+    else
+        hd_buf_append(gen->chat && kind == HD_TEXT_REASONING ? &gen->reasoning : &gen->answer, text,
+                      len);
+    pthread_mutex_unlock(&gen->mu);
+}
+
+/* --- the end
+ * -------------------------------------------------------------------------------------- */
+
+static const char *finish_reason(const struct generation *gen)
+{
+    bool cut = gen->has_result && gen->result.finish == HD_FINISH_LENGTH;
+    return cut && !gen->turn ? "length" : "stop"; /* a turn cuts its own requests */
+}
+
+static json_t *usage_json(const struct hd_result *r)
+{
+    return json_pack("{s:i,s:i,s:i,s:{s:i},s:{s:i}}", "prompt_tokens", r->n_prompt,
+                     "completion_tokens", r->n_generated, "total_tokens",
+                     r->n_prompt + r->n_generated, "prompt_tokens_details", "cached_tokens",
+                     r->n_cached, "completion_tokens_details", "reasoning_tokens", r->n_reasoning);
+}
+
+static void append_member(struct hd_buf *out, const char *name, json_t *value)
+{
+    char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    hd_buf_printf(out, ",\"%s\":", name);
+    hd_buf_puts(out, text ? text : "null");
+    free(text);
+    json_decref(value);
+}
+
+/* What a grounded answer carries beside OpenAI's fields. */
+static json_t *grounds_json(const struct generation *gen, const struct hd_kb_answer *answer)
+{
+    json_t *out = json_object();
+    json_object_set_new(out, "knowledge_base", json_string(gen->params.knowledge_base));
+    json_object_set_new(out, "found", json_boolean(answer->found));
+    json_object_set_new(out, "quoted", json_boolean(answer->quoted));
+    json_object_set_new(out, "confidence", json_real(answer->confidence));
+    json_object_set_new(out, "citations", hd_kb_citations_json(answer));
+    json_object_set_new(out, "nearest", hd_kb_nearest_json(answer));
+    return out;
+}
+
+static void end_stream(struct generation *gen, json_t *grounds)
+{
+    const char *key;
+    json_t *value;
+    pthread_mutex_lock(&gen->mu);
+    begin_locked(gen);
+    struct hd_buf *out = event_open_locked(gen);
+    hd_buf_printf(out, ",\"choices\":[{\"index\":0,%s,\"finish_reason\":\"%s\"}]",
+                  gen->chat ? "\"delta\":{}" : "\"text\":\"\"", finish_reason(gen));
+    json_object_foreach(grounds, key, value) append_member(out, key, json_incref(value));
+    event_send_locked(gen);
+    if (gen->params.include_usage) {
+        out = event_open_locked(gen);
+        hd_buf_puts(out, ",\"choices\":[]");
+        append_member(out, "usage", usage_json(&gen->result));
+        event_send_locked(gen);
+    }
+    static const char done[] = "data: [DONE]\n\n";
+    hd_http_stream_write(gen->call.http, done, sizeof done - 1);
+    hd_http_stream_end(gen->call.http);
+    pthread_mutex_unlock(&gen->mu);
+}
+
+static void end_whole(struct generation *gen, json_t *grounds)
+{
+    json_t *choice = json_object(), *body = json_object();
+    json_object_set_new(choice, "index", json_integer(0));
+    json_t *text = json_stringn(hd_buf_str(&gen->answer), gen->answer.len);
+    if (gen->chat) {
+        json_t *message = json_pack("{s:s,s:o}", "role", "assistant", "content", text);
+        if (gen->reasoning.len)
+            json_object_set_new(message, "reasoning_content",
+                                json_stringn(gen->reasoning.data, gen->reasoning.len));
+        json_object_set_new(choice, "message", message);
+    } else {
+        json_object_set_new(choice, "text", text);
+    }
+    json_object_set_new(choice, "logprobs", json_null());
+    json_object_set_new(choice, "finish_reason", json_string(finish_reason(gen)));
+    json_object_set_new(body, "id", json_string(gen->id));
+    json_object_set_new(body, "object",
+                        json_string(gen->chat ? "chat.completion" : "text_completion"));
+    json_object_set_new(body, "created", json_integer(gen->created));
+    json_object_set_new(body, "model", json_string(gen->model));
+    json_object_set_new(body, "choices", json_pack("[o]", choice));
+    if (grounds)
+        json_object_update(body, grounds);
+    json_object_set_new(body, "usage", usage_json(&gen->result));
+    hd_api__reply_json(gen->call.http, 200, body);
+}
+
+static void end_fault(struct generation *gen, const struct hd_api__fault *fault)
+{
+    pthread_mutex_lock(&gen->mu);
+    bool begun = gen->begun;
+    if (begun) { /* the status line is gone: the error travels as an event */
+        hd_buf_clear(&gen->event);
+        hd_buf_printf(&gen->event, "id: %u\ndata: ", gen->n_event++);
+        hd_api__put_error(&gen->event, fault->status, fault->code, fault->param, fault->msg.text);
+        hd_buf_puts(&gen->event, "\n\ndata: [DONE]\n\n");
+        hd_http_stream_write(gen->call.http, hd_buf_str(&gen->event), gen->event.len);
+        hd_http_stream_end(gen->call.http);
+    }
+    pthread_mutex_unlock(&gen->mu);
+    if (!begun)
+        hd_api__reply_fault(gen->call.api, gen->call.http, fault);
+}
+
+static void note_duration(struct hd_api *api, double seconds)
+{
+    pthread_mutex_lock(&api->mu);
+    api->request_s = api->request_s > 0 ? 0.8 * api->request_s + 0.2 * seconds : seconds;
+    pthread_mutex_unlock(&api->mu);
+}
+
+/* The engine's result is there (or none was needed): answers. */
+static void finish(struct generation *gen, json_t *grounds)
+{
+    struct hd_api__fault fault;
+    const struct hd_result *r = &gen->result;
+    if (gen->has_result && (r->finish == HD_FINISH_ERROR || r->finish == HD_FINISH_CANCELLED)) {
+        enum hd_err err = r->finish == HD_FINISH_CANCELLED ? HD_ERR_CANCELLED : r->err;
+        hd_api__fault_err(&fault, err, &r->message);
+        end_fault(gen, &fault);
+    } else if (gen->answer.err || gen->reasoning.err) {
+        hd_api__fault(&fault, 503, NULL, NULL, "the answer is too long for this machine's memory");
+        end_fault(gen, &fault);
+    } else if (gen->params.stream) {
+        end_stream(gen, grounds);
+    } else {
+        end_whole(gen, grounds);
+    }
+    json_decref(grounds);
+}
+
+static void note_answer(struct generation *gen, const struct hd_kb_answer *answer)
+{
+    struct hd_metrics *metrics = gen->call.api->metrics;
+    const char *outcome = !answer->found ? "not_found" : answer->quoted ? "quoted" : "found";
+    hd_metrics_add(metrics, M_KB_ANSWERS, HD_LABELS(outcome), 1);
+    hd_metrics_observe(metrics, M_KB_STAGE, HD_LABELS("retrieve"), answer->retrieve_s);
+    if (gen->has_result) {
+        hd_metrics_observe(metrics, M_KB_STAGE, HD_LABELS("prefill"), answer->prefill_s);
+        hd_metrics_observe(metrics, M_KB_STAGE, HD_LABELS("decode"), answer->decode_s);
+    }
+    hd_metrics_observe(metrics, M_KB_STAGE, HD_LABELS("total"), hd_clock_seconds() - gen->started);
+}
+
+/* On a worker: checks the citations and answers. */
+static void finish_turn(struct generation *gen)
+{
+    struct hd_kb_answer answer;
+    struct hd_errmsg msg = {0};
+    struct hd_api__fault fault;
+    enum hd_err err =
+        hd_kb_turn_finish(gen->turn, gen->has_result ? &gen->result : NULL, &answer, &msg);
+    if (err) {
+        hd_api__fault_err(&fault, err, &msg);
+        end_fault(gen, &fault);
+        return;
+    }
+    note_answer(gen, &answer);
+    gen->result.n_prompt = answer.n_prompt; /* totals over all requests of the turn */
+    gen->result.n_cached = answer.n_cached;
+    gen->result.n_generated = answer.n_generated;
+    gen->result.n_reasoning = answer.n_reasoning;
+    finish(gen, grounds_json(gen, &answer));
+    hd_kb_answer_dispose(&answer);
+}
+
+static int submit(struct generation *gen, const struct hd_request *request,
+                  struct hd_api__fault *fault);
+
+/* On a worker (or, while shutting down, on the engine's thread), after a request of a turn. */
+static void continue_turn(struct hd_api__job *job)
+{
+    struct generation *gen = (struct generation *)job;
+    struct hd_http_request *http = gen->call.http;
+    struct hd_api__fault fault;
+    const struct hd_request *next = NULL;
+    if (!hd_http_request_gone(http)) {
+        next = hd_kb_turn_next(gen->turn, &gen->result);
+        if (!next)
+            finish_turn(gen);
+        else if (submit(gen, next, &fault))
+            end_fault(gen, &fault);
+    }
+    hd_http_request_unref(http);
+}
+
+static void on_text(void *ud, enum hd_text_kind kind, const char *text, size_t len)
+{
+    struct generation *gen = ud;
+    if (gen->turn)
+        hd_kb_turn_feed(gen->turn, kind, text, len);
+    else
+        emit(gen, kind, text, len);
+}
+
+static void on_done(void *ud, const struct hd_result *result)
+{
+    struct generation *gen = ud;
+    struct hd_api *api = gen->call.api;
+    double seconds = hd_clock_seconds() - gen->started;
+    gen->result = *result;
+    gen->has_result = true;
+    hd_api__metrics_result(api, result, seconds);
+    note_duration(api, seconds);
+    if (gen->turn && result->finish != HD_FINISH_CANCELLED) {
+        gen->call.job.run = continue_turn;
+        hd_api__workers_post(api->quick, &gen->call.job, true); /* takes over the reference */
+        return;
+    }
+    finish(gen, NULL);
+    hd_http_request_unref(gen->call.http);
+}
+
+/* --- the beginning
+ * -------------------------------------------------------------------------------- */
+
+static int find_model(const struct generation *gen, struct hd_model_info *info,
+                      struct hd_api__fault *fault)
+{
+    struct hd_engine *engine = gen->call.api->engine;
+    const char *name = gen->params.model;
+    if (!hd_engine_model_find(engine, name, info))
+        return 0;
+    if (!hd_engine_n_model(engine))
+        return hd_api__fault(fault, 404, "model_not_found", "model",
+                             "no language model is loaded; only questions to a knowledge base are "
+                             "answered, by quoting (holdfast pull qwen2.5-coder:1.5b brings one)");
+    return hd_api__fault(fault, 404, "model_not_found", "model",
+                         "the model \"%.100s\" is not loaded here (GET /v1/models lists them)",
+                         name ? name : "");
+}
+
+static void fill_request(struct generation *gen, const struct hd_model_info *info,
+                         struct hd_request *out)
+{
+    const struct hd_api__params *p = &gen->params;
+    int n_max = p->max_completion_tokens ? p->max_completion_tokens : p->max_tokens;
+    *out = (struct hd_request){
+        .model = info->name,
+        .principal = &gen->call.who,
+        .messages = p->message,
+        .n_message = p->n_message,
+        .no_think = p->no_think,
+        .prompt = p->prompt,
+        .ids = p->ids,
+        .n_id = p->n_id,
+        .sampling = hd_api__params_sampling(p, info->thinks),
+        .n_max = n_max          ? n_max
+                 : info->thinks ? 0
+                                : DEFAULT_MAX_TOKENS,
+        .stop = p->stop,
+        .n_stop = p->n_stop,
+    };
+}
+
+/* LIMIT from submit: the prompt is longer than the model's context. */
+static int submit_fault(enum hd_err err, const struct hd_errmsg *msg, const char *param,
+                        struct hd_api__fault *fault)
+{
+    if (err == HD_ERR_LIMIT)
+        return hd_api__fault(fault, 400, "context_length_exceeded", param, "%s", msg->text);
+    if (err == HD_ERR_NOTFOUND)
+        return hd_api__fault(fault, 404, "model_not_found", "model", "%s", msg->text);
+    return hd_api__fault_err(fault, err, msg);
+}
+
+static int submit(struct generation *gen, const struct hd_request *request,
+                  struct hd_api__fault *fault)
+{
+    struct hd_api *api = gen->call.api;
+    const struct hd_callbacks callbacks = {.on_text = on_text, .on_done = on_done, .ud = gen};
+    struct hd_errmsg msg = {0};
+    uint64_t id;
+    pthread_mutex_lock(&gen->mu);
+    unsigned n_submit = ++gen->n_submit;
+    pthread_mutex_unlock(&gen->mu);
+    hd_http_request_ref(gen->call.http); /* the engine's, until on_done */
+    enum hd_err err = hd_engine_submit(api->engine, &id, request, &callbacks, &msg);
+    if (err) {
+        hd_http_request_unref(gen->call.http);
+        if (err == HD_ERR_BUSY)
+            hd_metrics_add(api->metrics, M_REJECTED, HD_LABELS("queue_full"), 1);
+        return submit_fault(err, &msg, gen->chat ? "messages" : "prompt", fault);
+    }
+    pthread_mutex_lock(&gen->mu);
+    if (gen->n_submit == n_submit) { /* else it is done, and the next one is on its way */
+        gen->submitted = true;
+        gen->engine_id = id;
+    }
+    bool gone = gen->gone;
+    if (gen->params.stream)
+        begin_locked(gen); /* the client sees its 200 while it waits */
+    pthread_mutex_unlock(&gen->mu);
+    if (gone)
+        hd_engine_cancel(api->engine, id);
+    return 0;
+}
+
+/* The last user message is the question; what came before it is history. */
+static int take_question(struct generation *gen, struct hd_message *history, size_t *n_history,
+                         const char **question, struct hd_api__fault *fault)
+{
+    const struct hd_api__params *p = &gen->params;
+    size_t last = p->n_message;
+    if (!last || strcmp(p->message[last - 1].role, "user"))
+        return hd_api__fault(fault, 400, "invalid_value", "messages",
+                             "messages: the last one must be the user's question");
+    *question = p->message[last - 1].content;
+    *n_history = 0;
+    for (size_t i = 0; i + 1 < last; i++)
+        if (strcmp(p->message[i].role, "system"))
+            history[(*n_history)++] = p->message[i];
+    return 0;
+}
+
+static int open_turn(struct generation *gen, const struct hd_model_info *info,
+                     struct hd_api__fault *fault)
+{
+    struct hd_api *api = gen->call.api;
+    const struct hd_api__params *p = &gen->params;
+    struct hd_kb_ask_options options = HD_KB_ASK_DEFAULT;
+    struct hd_errmsg msg = {0};
+    struct hd_kb *kb = NULL;
+    struct hd_message *history = calloc(p->n_message, sizeof *history);
+    if (!history)
+        return hd_api__fault(fault, 503, NULL, NULL, "out of memory");
+    int rc = take_question(gen, history, &options.n_history, &options.question, fault);
+    options.history = history;
+    options.engine = info ? api->engine : NULL;
+    options.model = info ? info->name : NULL;
+    options.n_max = p->max_completion_tokens ? p->max_completion_tokens : p->max_tokens;
+    options.sampling = hd_api__params_sampling(p, info && info->thinks);
+    options.no_think = p->no_think;
+    enum hd_err err = HD_OK;
+    if (!rc)
+        err = hd_kb_open(&kb, api->options.kb_dir, &gen->call.who, p->knowledge_base, false, &msg);
+    if (!rc && err == HD_ERR_NOTFOUND)
+        rc =
+            hd_api__fault(fault, 404, "knowledge_base_not_found", "knowledge_base", "%s", msg.text);
+    if (!rc && !err)
+        err = hd_kb_turn_new(&gen->turn, kb, &gen->call.who, &options, emit, gen, &msg);
+    if (!rc && err)
+        rc = hd_api__fault_err(fault, err, &msg);
+    hd_kb_close(kb);
+    free(history);
+    return rc;
+}
+
+static int start_grounded(struct generation *gen, struct hd_api__fault *fault)
+{
+    struct hd_model_info info;
+    struct hd_engine *engine = gen->call.api->engine;
+    /* Without any model, or asked for none, the answer is made of quotes. */
+    bool quote = hd_api__is_none(gen->params.model) ||
+                 (!hd_engine_n_model(engine) && !(gen->params.model && *gen->params.model));
+    int rc = quote ? 0 : find_model(gen, &info, fault);
+    if (rc)
+        return rc;
+    snprintf(gen->model, sizeof gen->model, "%s", quote ? "none" : info.name);
+    rc = open_turn(gen, quote ? NULL : &info, fault);
+    if (rc)
+        return rc;
+    const struct hd_request *request = hd_kb_turn_request(gen->turn);
+    if (request)
+        return submit(gen, request, fault);
+    finish_turn(gen);
+    return 0;
+}
+
+static int start_plain(struct generation *gen, struct hd_api__fault *fault)
+{
+    struct hd_model_info info;
+    struct hd_request request;
+    int rc = find_model(gen, &info, fault);
+    if (rc)
+        return rc;
+    if (gen->chat && (!info.chat_form || !*info.chat_form || !strcmp(info.chat_form, "none")))
+        return hd_api__fault(fault, 400, "unsupported_value", "model",
+                             "the model \"%s\" has no chat form; use /v1/completions", info.name);
+    snprintf(gen->model, sizeof gen->model, "%s", info.name);
+    fill_request(gen, &info, &request);
+    return submit(gen, &request, fault);
+}
+
+static void run(struct hd_api__call *call)
+{
+    struct generation *gen = (struct generation *)call;
+    struct hd_api__fault fault;
+    size_t len;
+    const char *body = hd_http_request_body(call->http, &len);
+    int rc = gen->chat ? hd_api__params_chat(&gen->params, body, len, &fault)
+                       : hd_api__params_completion(&gen->params, body, len, &fault);
+    if (!rc && gen->chat)
+        rc = hd_api__params_split(&gen->params, call->api->engine, &fault);
+    if (!rc && !gen->params.has_seed &&
+        getrandom(&gen->params.seed, sizeof gen->params.seed, GRND_NONBLOCK) < 0)
+        gen->params.seed = (uint64_t)(gen->started * 1e9);
+    if (!rc)
+        rc = gen->params.knowledge_base ? start_grounded(gen, &fault) : start_plain(gen, &fault);
+    if (rc)
+        end_fault(gen, &fault);
+}
+
+/* On the event thread, before a worker or a leaving client can see the generation. */
+static void generation_init(struct hd_api__call *call)
+{
+    struct generation *gen = (struct generation *)call;
+    unsigned char random[12] = {0};
+    gen->chat = !strcmp(hd_http_request_pattern(call->http), "/v1/chat/completions");
+    gen->started = hd_clock_seconds();
+    gen->created = hd_clock_unix();
+    pthread_mutex_init(&gen->mu, NULL);
+    hd_buf_init(&gen->answer, MAX_ANSWER);
+    hd_buf_init(&gen->reasoning, MAX_ANSWER);
+    hd_buf_init(&gen->event, MAX_ANSWER);
+    if (getrandom(random, sizeof random, GRND_NONBLOCK) < 0)
+        memcpy(random, &gen->started, sizeof gen->started);
+    int n = snprintf(gen->id, sizeof gen->id, "%s", gen->chat ? "chatcmpl-" : "cmpl-");
+    for (size_t i = 0; i < sizeof random; i++)
+        n += snprintf(gen->id + n, sizeof gen->id - (size_t)n, "%02x", random[i]);
+}
+
+void hd_api__generate(struct hd_http_request *request, void *ud)
+{
+    static const struct hd_api__call like = {.init = generation_init,
+                                             .run = run,
+                                             .gone = generation_gone,
+                                             .dispose = generation_dispose};
+    struct hd_api *api = ud;
+    hd_api__call_start(api, request, sizeof(struct generation), api->quick, &like);
+}

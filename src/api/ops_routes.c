@@ -1,0 +1,54 @@
+/* Health, readiness, start-up and metrics: answered on the event thread, whatever else is busy. */
+#include "api/api_impl.h"
+
+#include <string.h>
+
+/* A step of a large prompt on a slow machine takes seconds; nothing takes this long. */
+enum { STUCK_AFTER_S = 120 };
+
+void hd_api__healthz(struct hd_http_request *request, void *ud)
+{
+    struct hd_api *api = ud;
+    struct hd_engine_stats stats;
+    hd_engine_stats(api->engine, &stats);
+    bool alive = stats.last_step_age_s < STUCK_AFTER_S;
+    hd_api__reply_json(request, alive ? 200 : 503,
+                       json_pack("{s:s,s:f,s:i,s:i}", "status",
+                                 alive ? "ok" : "the engine makes no progress", "step_age_seconds",
+                                 stats.last_step_age_s, "running", stats.running, "waiting",
+                                 stats.waiting));
+}
+
+void hd_api__readyz(struct hd_http_request *request, void *ud)
+{
+    struct hd_api *api = ud;
+    bool draining = atomic_load(&api->draining), ready = atomic_load(&api->ready);
+    const char *status = draining ? "draining" : ready ? "ready" : "loading";
+    hd_api__reply_json(request, ready && !draining ? 200 : 503,
+                       json_pack("{s:s,s:I}", "status", status, "models",
+                                 (json_int_t)hd_engine_n_model(api->engine)));
+}
+
+void hd_api__startupz(struct hd_http_request *request, void *ud)
+{
+    struct hd_api *api = ud;
+    bool ready = atomic_load(&api->ready);
+    pthread_mutex_lock(&api->mu);
+    json_t *body =
+        json_pack("{s:s,s:s,s:i,s:i}", "status", ready ? "ready" : "loading", "stage",
+                  ready ? "ready" : api->stage, "done", api->stage_done, "total", api->stage_total);
+    pthread_mutex_unlock(&api->mu);
+    hd_api__reply_json(request, ready ? 200 : 503, body);
+}
+
+void hd_api__show_metrics(struct hd_http_request *request, void *ud)
+{
+    struct hd_api *api = ud;
+    struct hd_buf text;
+    hd_buf_init(&text, 4 << 20);
+    hd_api__metrics_collect(api);
+    hd_metrics_write(api->metrics, &text);
+    hd_http_reply(request, text.err ? 503 : 200, "text/plain; version=0.0.4; charset=utf-8",
+                  hd_buf_str(&text), text.err ? 0 : text.len);
+    hd_buf_dispose(&text);
+}

@@ -1,0 +1,444 @@
+/* The bodies of /v1/chat/completions and /v1/completions.
+ *
+ * Fields of OpenAI's API that change nothing here are accepted where that is harmless ("user",
+ * "metadata", …); fields that would change the answer are accepted only with the value that means
+ * "off"; everything else is refused by name. docs/api.md lists them all. */
+#include "api/api_impl.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_MESSAGES = 4096, MAX_TOKENS = 10000000, MAX_STOP_BYTES = 1000 };
+
+/* What is checked and then dropped. */
+struct raw {
+    struct hd_api__params p; /* first */
+    json_t *messages, *prompt, *stop, *stream_options, *logit_bias, *response_format, *tools;
+    json_t *functions, *tool_choice, *modalities, *thinking, *template_kwargs, *logprobs, *suffix;
+    const char *reasoning_effort;
+    int n, best_of, top_logprobs;
+};
+
+#define AT(member) offsetof(struct raw, member)
+#define SEEN(member) offsetof(struct raw, p.has_##member)
+
+/* Fields of both endpoints. */
+#define COMMON_FIELDS                                                                              \
+    {"model", KIND_STRING, AT(p.model), 0, 0, 0}, {"stream", KIND_BOOL, AT(p.stream), 0, 0, 0},    \
+        {"stream_options", KIND_JSON, AT(stream_options), 0, 0, 0},                                \
+        {"temperature", KIND_FLOAT, AT(p.temperature), 0, 2, SEEN(temperature)},                   \
+        {"top_p", KIND_FLOAT, AT(p.top_p), 0, 1, SEEN(top_p)},                                     \
+        {"top_k", KIND_INT, AT(p.top_k), 0, 1000000, SEEN(top_k)},                                 \
+        {"min_p", KIND_FLOAT, AT(p.min_p), 0, 1, 0},                                               \
+        {"repetition_penalty",    KIND_FLOAT, AT(p.repetition_penalty), 0.01, 10,                  \
+         SEEN(repetition_penalty)},                                                                \
+        {"presence_penalty", KIND_FLOAT, AT(p.presence_penalty), -2, 2, 0},                        \
+        {"frequency_penalty", KIND_FLOAT, AT(p.frequency_penalty), -2, 2, 0},                      \
+        {"max_tokens", KIND_INT, AT(p.max_tokens), 1, MAX_TOKENS, 0},                              \
+        {"seed", KIND_U64, AT(p.seed), -9.2e18, 9.2e18, SEEN(seed)},                               \
+        {"stop", KIND_JSON, AT(stop), 0, 0, 0}, {"n", KIND_INT, AT(n), 1, 1, 0},                   \
+        {"logit_bias", KIND_JSON, AT(logit_bias), 0, 0, 0},                                        \
+        {"logprobs", KIND_JSON, AT(logprobs), 0, 0, 0}, {"user", KIND_ANY, 0, 0, 0, 0},            \
+    {                                                                                              \
+        "metadata", KIND_ANY, 0, 0, 0, 0                                                           \
+    }
+
+static const struct hd_api__field chat_fields[] = {
+    COMMON_FIELDS,
+    {"messages", KIND_JSON, AT(messages), 0, 0, 0},
+    {"knowledge_base", KIND_STRING, AT(p.knowledge_base), 0, 0, 0},
+    {"max_completion_tokens", KIND_INT, AT(p.max_completion_tokens), 1, MAX_TOKENS, 0},
+    {"top_logprobs", KIND_INT, AT(top_logprobs), 0, 0, 0},
+    {"response_format", KIND_JSON, AT(response_format), 0, 0, 0},
+    {"tools", KIND_JSON, AT(tools), 0, 0, 0},
+    {"functions", KIND_JSON, AT(functions), 0, 0, 0},
+    {"tool_choice", KIND_JSON, AT(tool_choice), 0, 0, 0},
+    {"modalities", KIND_JSON, AT(modalities), 0, 0, 0},
+    {"reasoning_effort", KIND_STRING, AT(reasoning_effort), 0, 0, 0},
+    {"thinking", KIND_JSON, AT(thinking), 0, 0, 0},
+    {"chat_template_kwargs", KIND_JSON, AT(template_kwargs), 0, 0, 0},
+    {"parallel_tool_calls", KIND_ANY, 0, 0, 0, 0},
+    {"prompt_cache_key", KIND_ANY, 0, 0, 0, 0},
+    {"safety_identifier", KIND_ANY, 0, 0, 0, 0},
+    {"service_tier", KIND_ANY, 0, 0, 0, 0},
+    {"store", KIND_ANY, 0, 0, 0, 0},
+};
+
+static const struct hd_api__field completion_fields[] = {
+    COMMON_FIELDS,
+    {"prompt", KIND_JSON, AT(prompt), 0, 0, 0},
+    {"best_of", KIND_INT, AT(best_of), 1, 1, 0},
+    {"echo", KIND_BOOL, AT(p.echo), 0, 0, 0},
+    {"suffix", KIND_JSON, AT(suffix), 0, 0, 0},
+};
+
+static int unsupported(struct hd_api__fault *fault, const char *param, const char *what)
+{
+    return hd_api__fault(fault, 400, "unsupported_value", param, "%s: %s", param, what);
+}
+
+static int invalid(struct hd_api__fault *fault, const char *param, const char *what)
+{
+    return hd_api__fault(fault, 400, "invalid_type", param, "%s: %s", param, what);
+}
+
+/* --- what both have -----------------------------------------------------------------------------
+ */
+
+static int take_stop(struct raw *raw, struct hd_api__fault *fault)
+{
+    struct hd_api__params *p = &raw->p;
+    size_t n = json_is_array(raw->stop) ? json_array_size(raw->stop) : raw->stop ? 1 : 0;
+    if (n > HD_API_MAX_STOP)
+        return hd_api__fault(fault, 400, "invalid_value", "stop", "stop: at most %d strings",
+                             HD_API_MAX_STOP);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *one = json_is_array(raw->stop) ? json_array_get(raw->stop, i) : raw->stop;
+        if (!json_is_string(one))
+            return invalid(fault, "stop", "must be a string or an array of strings");
+        if (!json_string_length(one) || json_string_length(one) > MAX_STOP_BYTES)
+            return hd_api__fault(fault, 400, "invalid_value", "stop",
+                                 "stop: strings of 1 to %d bytes", MAX_STOP_BYTES);
+        p->stop[p->n_stop++] = json_string_value(one);
+    }
+    return 0;
+}
+
+static int take_stream_options(struct raw *raw, struct hd_api__fault *fault)
+{
+    static const struct hd_api__field fields[] = {
+        {"include_usage", KIND_BOOL, offsetof(struct hd_api__params, include_usage), 0, 0, 0},
+        {"include_obfuscation", KIND_ANY, 0, 0, 0, 0},
+    };
+    if (!raw->stream_options)
+        return 0;
+    if (!json_is_object(raw->stream_options))
+        return invalid(fault, "stream_options", "must be an object");
+    return hd_api__fields(raw->stream_options, fields, 2, &raw->p, "stream_options.", fault);
+}
+
+static int take_common(struct raw *raw, struct hd_api__fault *fault)
+{
+    if (raw->logit_bias && !(json_is_object(raw->logit_bias) && !json_object_size(raw->logit_bias)))
+        return unsupported(fault, "logit_bias", "is not supported");
+    if (raw->logprobs && !json_is_false(raw->logprobs))
+        return unsupported(fault, "logprobs", "are not supported; use `holdfast logits`");
+    int rc = take_stop(raw, fault);
+    return rc ? rc : take_stream_options(raw, fault);
+}
+
+static int parse_body(struct raw *raw, const char *body, size_t len,
+                      const struct hd_api__field *fields, size_t n_field,
+                      struct hd_api__fault *fault)
+{
+    int rc = hd_api__parse(&raw->p.root, body, len, fault);
+    if (!rc)
+        rc = hd_api__fields(raw->p.root, fields, n_field, raw, "", fault);
+    return rc ? rc : take_common(raw, fault);
+}
+
+/* --- chat ----------------------------------------------------------------------------------------
+ */
+
+static bool empty_array(const json_t *value)
+{
+    return json_is_array(value) && !json_array_size(value);
+}
+
+static bool is_string(const json_t *value, const char *text)
+{
+    return json_is_string(value) && !strcmp(json_string_value(value), text);
+}
+
+static int refuse_unsupported(const struct raw *raw, struct hd_api__fault *fault)
+{
+    const json_t *format = json_object_get(raw->response_format, "type");
+    if ((raw->tools && !empty_array(raw->tools)) ||
+        (raw->functions && !empty_array(raw->functions)))
+        return unsupported(fault, raw->tools ? "tools" : "functions",
+                           "tool calls are not supported");
+    if (raw->tool_choice && !is_string(raw->tool_choice, "none") &&
+        !is_string(raw->tool_choice, "auto"))
+        return unsupported(fault, "tool_choice", "tool calls are not supported");
+    if (raw->response_format && !is_string(format, "text"))
+        return unsupported(fault, "response_format", "only {\"type\":\"text\"} is supported");
+    if (raw->modalities && !(json_array_size(raw->modalities) == 1 &&
+                             is_string(json_array_get(raw->modalities, 0), "text")))
+        return unsupported(fault, "modalities", "only [\"text\"] is supported");
+    return 0;
+}
+
+/* Four spellings of "answer without a thought". */
+static int take_thinking(struct raw *raw, struct hd_api__fault *fault)
+{
+    static const char *const efforts[] = {"none", "minimal", "low", "medium", "high", "xhigh"};
+    const char *effort = raw->reasoning_effort;
+    size_t i = 0;
+    while (effort && i < 6 && strcmp(effort, efforts[i]))
+        i++;
+    if (effort && i == 6)
+        return hd_api__fault(fault, 400, "invalid_value", "reasoning_effort",
+                             "reasoning_effort: none, minimal, low, medium, high or xhigh");
+    raw->p.no_think = effort && i == 0;
+    if (raw->thinking) {
+        const json_t *type = json_object_get(raw->thinking, "type");
+        if (!is_string(type, "enabled") && !is_string(type, "disabled"))
+            return invalid(fault, "thinking", "{\"type\":\"enabled\"} or {\"type\":\"disabled\"}");
+        raw->p.no_think |= is_string(type, "disabled");
+    }
+    if (raw->template_kwargs) {
+        const char *key;
+        json_t *value;
+        if (!json_is_object(raw->template_kwargs))
+            return invalid(fault, "chat_template_kwargs", "must be an object");
+        json_object_foreach(raw->template_kwargs, key, value)
+        {
+            if ((strcmp(key, "enable_thinking") && strcmp(key, "thinking")) ||
+                !json_is_boolean(value))
+                return unsupported(fault, "chat_template_kwargs",
+                                   "only the booleans enable_thinking and thinking are supported");
+            raw->p.no_think |= json_is_false(value);
+        }
+    }
+    return 0;
+}
+
+/* Joins the text parts of a message's content with line feeds. */
+static int join_parts(struct hd_api__params *p, const json_t *parts, const char *param,
+                      const char **out, struct hd_api__fault *fault)
+{
+    struct hd_buf text;
+    size_t i;
+    json_t *part;
+    hd_buf_init(&text, (size_t)1 << 30);
+    json_array_foreach(parts, i, part)
+    {
+        const json_t *type = json_object_get(part, "type"), *value = json_object_get(part, "text");
+        if (!is_string(type, "text") || !json_is_string(value)) {
+            hd_buf_dispose(&text);
+            return json_is_string(type) && !is_string(type, "text")
+                       ? unsupported(fault, param, "only parts of type \"text\" are supported")
+                       : invalid(fault, param, "a part is {\"type\":\"text\",\"text\":\"…\"}");
+        }
+        if (i)
+            hd_buf_putc(&text, '\n');
+        hd_buf_append(&text, json_string_value(value), json_string_length(value));
+    }
+    char *joined = text.err ? NULL : text.len ? hd_buf_take(&text) : strdup("");
+    hd_buf_dispose(&text);
+    if (!joined)
+        return hd_api__fault(fault, 503, NULL, NULL, "out of memory");
+    *out = p->text[p->n_text++] = joined;
+    return 0;
+}
+
+struct raw_message {
+    const char *role;
+    json_t *content, *tool_calls;
+};
+
+static int take_message(struct hd_api__params *p, json_t *object, size_t i,
+                        struct hd_api__fault *fault)
+{
+    static const struct hd_api__field fields[] = {
+        {"role", KIND_STRING, offsetof(struct raw_message, role), 0, 0, 0},
+        {"content", KIND_JSON, offsetof(struct raw_message, content), 0, 0, 0},
+        {"tool_calls", KIND_JSON, offsetof(struct raw_message, tool_calls), 0, 0, 0},
+        {"name", KIND_ANY, 0, 0, 0, 0},
+        {"reasoning_content", KIND_ANY, 0, 0, 0, 0},
+        {"reasoning", KIND_ANY, 0, 0, 0, 0},
+        {"refusal", KIND_ANY, 0, 0, 0, 0},
+        {"annotations", KIND_ANY, 0, 0, 0, 0},
+        {"audio", KIND_ANY, 0, 0, 0, 0},
+        {"citations", KIND_ANY, 0, 0, 0, 0},
+    };
+    struct raw_message raw = {0};
+    struct hd_message *message = &p->message[i];
+    char param[48];
+    snprintf(param, sizeof param, "messages[%zu]", i);
+    if (!json_is_object(object))
+        return invalid(fault, param, "must be an object");
+    snprintf(param, sizeof param, "messages[%zu].", i);
+    int rc = hd_api__fields(object, fields, sizeof fields / sizeof *fields, &raw, param, fault);
+    if (rc)
+        return rc;
+    snprintf(param, sizeof param, "messages[%zu].role", i);
+    if (!raw.role)
+        return invalid(fault, param, "is missing");
+    message->role = strcmp(raw.role, "developer") ? raw.role : "system";
+    if (strcmp(message->role, "system") && strcmp(message->role, "user") &&
+        strcmp(message->role, "assistant"))
+        return hd_api__fault(fault, 400, "unsupported_value", param,
+                             "%s: system, developer, user or assistant", param);
+    snprintf(param, sizeof param, "messages[%zu].content", i);
+    if (raw.tool_calls && !empty_array(raw.tool_calls))
+        return unsupported(fault, "tool_calls", "tool calls are not supported");
+    if (json_is_array(raw.content))
+        return join_parts(p, raw.content, param, &message->content, fault);
+    if (!raw.content && strcmp(message->role, "assistant"))
+        return invalid(fault, param, "is missing");
+    if (raw.content && !json_is_string(raw.content))
+        return invalid(fault, param, "must be a string or an array of text parts");
+    message->content = raw.content ? json_string_value(raw.content) : "";
+    return 0;
+}
+
+static int take_messages(struct raw *raw, struct hd_api__fault *fault)
+{
+    struct hd_api__params *p = &raw->p;
+    size_t n = json_array_size(raw->messages);
+    if (!raw->messages)
+        return invalid(fault, "messages", "is missing");
+    if (!json_is_array(raw->messages) || !n)
+        return invalid(fault, "messages", "must be an array with at least one message");
+    if (n > MAX_MESSAGES)
+        return hd_api__fault(fault, 400, "invalid_value", "messages", "messages: at most %d",
+                             MAX_MESSAGES);
+    p->message = calloc(n, sizeof *p->message);
+    p->text = calloc(n, sizeof *p->text);
+    if (!p->message || !p->text)
+        return hd_api__fault(fault, 503, NULL, NULL, "out of memory");
+    for (size_t i = 0; i < n; i++) {
+        int rc = take_message(p, json_array_get(raw->messages, i), i, fault);
+        if (rc)
+            return rc;
+    }
+    p->n_message = n;
+    return 0;
+}
+
+int hd_api__params_chat(struct hd_api__params *out, const char *body, size_t len,
+                        struct hd_api__fault *fault)
+{
+    struct raw raw = {0};
+    int rc =
+        parse_body(&raw, body, len, chat_fields, sizeof chat_fields / sizeof *chat_fields, fault);
+    if (!rc)
+        rc = refuse_unsupported(&raw, fault);
+    if (!rc)
+        rc = take_thinking(&raw, fault);
+    if (!rc)
+        rc = take_messages(&raw, fault);
+    *out = raw.p;
+    return rc;
+}
+
+/* --- completions ---------------------------------------------------------------------------------
+ */
+
+static int take_ids(struct hd_api__params *p, const json_t *array, struct hd_api__fault *fault)
+{
+    size_t i;
+    json_t *id;
+    p->ids = calloc(json_array_size(array), sizeof *p->ids);
+    if (!p->ids)
+        return hd_api__fault(fault, 503, NULL, NULL, "out of memory");
+    json_array_foreach(array, i, id)
+    {
+        if (!json_is_integer(id) || json_integer_value(id) < 0 ||
+            json_integer_value(id) > INT32_MAX)
+            return invalid(fault, "prompt", "must be a string or an array of token ids");
+        p->ids[p->n_id++] = (int32_t)json_integer_value(id);
+    }
+    return 0;
+}
+
+static int take_prompt(struct raw *raw, struct hd_api__fault *fault)
+{
+    const json_t *prompt = raw->prompt;
+    if (json_array_size(prompt) == 1 && json_is_string(json_array_get(prompt, 0)))
+        prompt = json_array_get(prompt, 0); /* one prompt in an array */
+    if (!prompt)
+        return invalid(fault, "prompt", "is missing");
+    if (json_is_string(prompt))
+        raw->p.prompt = json_string_value(prompt);
+    else if (json_is_array(prompt) && json_is_integer(json_array_get(prompt, 0)))
+        return take_ids(&raw->p, prompt, fault);
+    else if (json_array_size(prompt) > 1)
+        return unsupported(fault, "prompt", "one prompt per request");
+    else
+        return invalid(fault, "prompt", "must be a string or an array of token ids");
+    return 0;
+}
+
+int hd_api__params_completion(struct hd_api__params *out, const char *body, size_t len,
+                              struct hd_api__fault *fault)
+{
+    struct raw raw = {0};
+    int rc = parse_body(&raw, body, len, completion_fields,
+                        sizeof completion_fields / sizeof *completion_fields, fault);
+    if (!rc && raw.p.echo)
+        rc = unsupported(fault, "echo", "is not supported");
+    if (!rc && raw.suffix && !is_string(raw.suffix, ""))
+        rc = unsupported(fault, "suffix", "is not supported");
+    if (!rc)
+        rc = take_prompt(&raw, fault);
+    *out = raw.p;
+    return rc;
+}
+
+/* --- afterwards ----------------------------------------------------------------------------------
+ */
+
+void hd_api__params_dispose(struct hd_api__params *params)
+{
+    for (size_t i = 0; i < params->n_text; i++)
+        free(params->text[i]);
+    free(params->text);
+    free(params->message);
+    free(params->ids);
+    free(params->split_model);
+    json_decref(params->root);
+    memset(params, 0, sizeof *params);
+}
+
+bool hd_api__is_none(const char *model)
+{
+    return model && !strcmp(model, "none");
+}
+
+int hd_api__params_split(struct hd_api__params *params, struct hd_engine *engine,
+                         struct hd_api__fault *fault)
+{
+    struct hd_model_info info;
+    if (params->knowledge_base && !*params->knowledge_base)
+        params->knowledge_base = NULL; /* what a form sends for "none" */
+    const char *at = params->model ? strrchr(params->model, '@') : NULL;
+    if (!at || !hd_engine_model_find(engine, params->model, &info))
+        return 0;
+    if (!at[1])
+        return hd_api__fault(fault, 400, "invalid_value", "model",
+                             "model: no knowledge base is named after '@'");
+    if (params->knowledge_base && strcmp(params->knowledge_base, at + 1))
+        return hd_api__fault(fault, 400, "invalid_value", "knowledge_base",
+                             "knowledge_base: \"%s\" contradicts model \"%s\"",
+                             params->knowledge_base, params->model);
+    params->knowledge_base = at + 1;
+    params->split_model = strndup(params->model, (size_t)(at - params->model));
+    if (!params->split_model)
+        return hd_api__fault(fault, 503, NULL, NULL, "out of memory");
+    params->model = params->split_model;
+    return 0;
+}
+
+struct hd_sampling hd_api__params_sampling(const struct hd_api__params *params, bool thinks)
+{
+    struct hd_sampling s = HD_SAMPLING_GREEDY;
+    bool grounded = params->knowledge_base != NULL;
+    /* R1's authors recommend 0.6 and 0.95; Qwen2.5's 0.7 and 0.8; a grounded answer stays close to
+     * its passages. */
+    s.temperature = params->has_temperature ? params->temperature
+                    : grounded              ? 0
+                    : thinks                ? 0.6f
+                                            : 0.7f;
+    s.top_p = params->has_top_p ? params->top_p : grounded ? 1 : thinks ? 0.95f : 0.8f;
+    s.top_k = params->has_top_k ? params->top_k : 0;
+    s.min_p = params->min_p;
+    if (params->has_repetition_penalty)
+        s.repetition_penalty = params->repetition_penalty;
+    s.presence_penalty = params->presence_penalty;
+    s.frequency_penalty = params->frequency_penalty;
+    s.seed = params->seed;
+    return s;
+}

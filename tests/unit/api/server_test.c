@@ -1,0 +1,517 @@
+/* The API over loopback sockets, with a tiny engine and knowledge base behind it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <arpa/inet.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "api/api_impl.h"
+#include "base/clock.h"
+#include "fake_engine.h"
+#include "fake_kb.h"
+
+static struct hd_engine *engine;
+static struct hd_api *api;
+
+#define USER(text) "{\"messages\":[{\"role\":\"user\",\"content\":\"" text "\"}]"
+#define CHAT "/v1/chat/completions"
+
+static void start_with(const char *key, int max_sessions)
+{
+    static const struct hd_api_file files[] = {{"index.html", "text/html", "<p>page</p>", 11},
+                                               {"app.js", "text/javascript", "1", 1}};
+    struct hd_engine_options engine_options = HD_ENGINE_OPTIONS_DEFAULT;
+    struct hd_errmsg msg;
+    engine_options.max_sessions = max_sessions;
+    assert_int_equal(hd_engine_new(&engine, &engine_options, &msg), HD_OK);
+    struct hd_api_options options = {.engine = engine,
+                                     .kb_dir = "/nonexistent",
+                                     .host = "127.0.0.1",
+                                     .body_max = 100000,
+                                     .max_sessions = max_sessions,
+                                     .max_queue = 0,
+                                     .api_key = key,
+                                     .files = files,
+                                     .n_file = 2};
+    assert_int_equal(hd_api_new(&api, &options, &msg), HD_OK);
+    hd_api_set_ready(api);
+}
+
+static int setup(void **state)
+{
+    signal(SIGPIPE, SIG_IGN);
+    start_with(NULL, 4);
+    return 0;
+}
+
+static int setup_key(void **state)
+{
+    start_with("s3cret", 4);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    hd_api_free(api);
+    hd_engine_free(engine);
+    api = NULL;
+    return 0;
+}
+
+static int dial(void)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET,
+                             .sin_port = htons((uint16_t)hd_api_port(api)),
+                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof at), 0);
+    return fd;
+}
+
+static void send_request(int fd, const char *method, const char *path, const char *headers,
+                         const char *body)
+{
+    static char text[200000];
+    int n = snprintf(text, sizeof text,
+                     "%s %s HTTP/1.1\r\n%s%sConnection: close\r\nContent-Length: %zu\r\n\r\n%s",
+                     method, path, strstr(headers, "Host:") ? "" : "Host: localhost\r\n", headers,
+                     strlen(body), body);
+    for (int sent = 0; sent < n;) {
+        ssize_t k = send(fd, text + sent, (size_t)(n - sent), MSG_NOSIGNAL);
+        if (k <= 0)
+            return;
+        sent += (int)k;
+    }
+}
+
+static char got[400000];
+
+static int receive(int fd, const char *until)
+{
+    size_t n = 0;
+    double end = hd_clock_seconds() + 5;
+    got[0] = 0;
+    while (hd_clock_seconds() < end && n + 1 < sizeof got && !(until && strstr(got, until))) {
+        struct pollfd p = {.fd = fd, .events = POLLIN};
+        if (poll(&p, 1, 50) != 1)
+            continue;
+        ssize_t k = recv(fd, got + n, sizeof got - 1 - n, 0);
+        if (k <= 0)
+            break;
+        n += (size_t)k;
+        got[n] = 0;
+    }
+    return atoi(got + (n > 9 ? 9 : 0));
+}
+
+static int call_with(const char *method, const char *path, const char *headers, const char *body)
+{
+    int fd = dial();
+    send_request(fd, method, path, headers, body);
+    int status = receive(fd, NULL);
+    close(fd);
+    return status;
+}
+
+static int call(const char *method, const char *path, const char *body)
+{
+    return call_with(method, path, "", body);
+}
+
+static json_t *body_json(void)
+{
+    const char *body = strstr(got, "\r\n\r\n");
+    assert_non_null(body);
+    json_t *json = json_loads(body + 4, JSON_REJECT_DUPLICATES, NULL);
+    if (!json)
+        fail_msg("not JSON: %s", body);
+    return json;
+}
+
+static void assert_error(const char *code, const char *param)
+{
+    json_t *json = body_json(), *error = json_object_get(json, "error");
+    assert_true(json_is_string(json_object_get(error, "message")));
+    assert_true(json_is_string(json_object_get(error, "type")));
+    const char *have = json_string_value(json_object_get(error, "code"));
+    if (!have || strcmp(have, code))
+        fail_msg("wanted %s: %s", code, strstr(got, "\r\n\r\n"));
+    if (param)
+        assert_string_equal(json_string_value(json_object_get(error, "param")), param);
+    json_decref(json);
+}
+
+static void assert_has(const char *text)
+{
+    if (!strstr(got, text))
+        fail_msg("missing %s in %s", text, got);
+}
+
+/* --- tests -------------------------------------------------------------------------------------
+ */
+
+static void test_chat(void **state)
+{
+    assert_int_equal(call("POST", CHAT, USER("think twice") ",\"max_tokens\":3,\"seed\":9}"), 200);
+    json_t *json = body_json();
+    const char *object, *role, *content, *reasoning, *finish, *model;
+    int prompt, completion, total, cached, thought;
+    assert_int_equal(
+        json_unpack(json, "{s:s,s:s,s:[{s:s,s:{s:s,s:s,s:s}}],s:{s:i,s:i,s:i,s:{s:i},s:{s:i}}}",
+                    "object", &object, "model", &model, "choices", "finish_reason", &finish,
+                    "message", "role", &role, "content", &content, "reasoning_content", &reasoning,
+                    "usage", "prompt_tokens", &prompt, "completion_tokens", &completion,
+                    "total_tokens", &total, "prompt_tokens_details", "cached_tokens", &cached,
+                    "completion_tokens_details", "reasoning_tokens", &thought),
+        0);
+    assert_string_equal(object, "chat.completion");
+    assert_string_equal(model, "tiny:1m");
+    assert_string_equal(role, "assistant");
+    assert_string_equal(reasoning, "词0 ");
+    assert_string_equal(content, "词1 词2 ");
+    assert_string_equal(finish, "length");
+    assert_int_equal(prompt + completion, total);
+    assert_int_equal(completion, 3);
+    assert_int_equal(cached, 1);
+    assert_int_equal(thought, 1);
+    assert_true(engine->last_sampling.seed == 9);
+    json_decref(json);
+}
+
+static void test_stream(void **state)
+{
+    assert_int_equal(call("POST", CHAT,
+                          USER("think") ",\"stream\":true,\"stream_options\":{\"include_usage\":"
+                                        "true}}"),
+                     200);
+    assert_has("Content-Type: text/event-stream");
+    assert_has("id: 0\ndata: {\"id\":\"chatcmpl-");
+    assert_has("\"delta\":{\"role\":\"assistant\",\"content\":\"\"}");
+    assert_has("\"delta\":{\"reasoning_content\":\"词0 \"}");
+    assert_has("\"delta\":{\"content\":\"词4 \"}");
+    assert_has("\"finish_reason\":\"stop\"");
+    assert_has("\"choices\":[],\"usage\":{");
+    assert_has("data: [DONE]\n\n");
+    assert_true(strstr(got, "\"finish_reason\":\"stop\"") < strstr(got, "\"usage\""));
+    call("POST", CHAT, USER("plain") ",\"stream\":true}");
+    assert_null(strstr(got, "usage"));
+    call("POST", CHAT, USER("fail") ",\"stream\":true}");
+    assert_has("data: {\"error\":{\"message\":\"the deadline passed\",\"type\":\"server_error\"");
+    assert_has("data: [DONE]\n\n");
+}
+
+static void test_completions(void **state)
+{
+    assert_int_equal(call("POST", "/v1/completions", "{\"prompt\":\"hi\"}"), 200);
+    assert_has("\"object\":\"text_completion\"");
+    assert_has("\"text\":\"词0 词1 词2 词3 词4 \"");
+    assert_int_equal(call("POST", "/v1/completions", "{\"prompt\":[1,2,3],\"stream\":true}"), 200);
+    assert_has("\"text\":\"词4 \"");
+}
+
+static void test_errors(void **state)
+{
+    assert_int_equal(call("POST", CHAT, "{"), 400);
+    assert_error("invalid_json", NULL);
+    assert_int_equal(call("POST", CHAT, USER("x") ",\"temperatur\":1}"), 400);
+    assert_error("unknown_parameter", "temperatur");
+    assert_int_equal(call("POST", CHAT, USER("x") ",\"model\":\"gpt\"}"), 404);
+    assert_error("model_not_found", "model");
+    assert_int_equal(call("GET", "/v1/nothing", ""), 404);
+    assert_error("not_found", NULL);
+    assert_int_equal(call("GET", CHAT, ""), 405);
+    assert_error("method_not_allowed", NULL);
+    assert_has("Allow: POST");
+    assert_int_equal(call("POST", CHAT, USER("fail") "}"), 504);
+    char *big = calloc(1, 150001);
+    memset(big, ' ', 150000);
+    assert_int_equal(call("POST", CHAT, big), 413);
+    assert_error("body_too_large", NULL);
+    snprintf(big, 1500, "{\"messages\":[{\"role\":\"user\",\"content\":\"%01200d\"}]}", 1);
+    assert_int_equal(call("POST", CHAT, big), 400);
+    assert_error("context_length_exceeded", "messages");
+    free(big);
+    assert_has("X-Content-Type-Options: nosniff");
+    assert_has("Content-Security-Policy: default-src 'none'");
+}
+
+static void test_sources(void **state)
+{
+    assert_int_equal(call_with("GET", "/v1/models", "Host: evil.example\r\n", ""), 403);
+    assert_error("host_not_allowed", NULL);
+    assert_int_equal(call_with("GET", "/v1/models", "Host: 127.0.0.1:99\r\n", ""), 200);
+    assert_int_equal(call_with("POST", CHAT, "Origin: http://evil.example\r\n", USER("x") "}"),
+                     403);
+    assert_error("origin_not_allowed", NULL);
+    assert_int_equal(call_with("POST", CHAT, "Origin: http://localhost\r\n", USER("x") "}"), 200);
+    assert_int_equal(call("GET", "/", ""), 200);
+    assert_has("<p>page</p>");
+    assert_int_equal(call("GET", "/app.js", ""), 200);
+    assert_int_equal(call("GET", "/..%2fetc", ""), 404);
+}
+
+static void test_key(void **state)
+{
+    assert_int_equal(call("GET", "/v1/models", ""), 401);
+    assert_error("invalid_api_key", NULL);
+    assert_has("WWW-Authenticate: Bearer");
+    assert_int_equal(call_with("GET", "/v1/models", "Authorization: Bearer s3cre\r\n", ""), 401);
+    assert_int_equal(call_with("GET", "/v1/models", "Authorization: Bearer s3crets\r\n", ""), 401);
+    assert_int_equal(call_with("GET", "/v1/models", "Authorization: Basic s3cret\r\n", ""), 401);
+    assert_int_equal(call_with("GET", "/v1/models", "Authorization: Bearer s3cret\r\n", ""), 200);
+    assert_int_equal(call("POST", CHAT, USER("x") "}"), 401);
+    assert_int_equal(call("GET", "/metrics", ""), 401);
+    assert_int_equal(call("GET", "/healthz", ""), 200);
+    assert_int_equal(call("GET", "/", ""), 200);
+}
+
+static void test_interleaving(void **state)
+{
+    int fd[3];
+    for (int i = 0; i < 3; i++) {
+        fd[i] = dial();
+        send_request(fd[i], "POST", CHAT, "", USER("hi") ",\"stream\":true,\"max_tokens\":60}");
+    }
+    for (int i = 0; i < 3; i++) { /* each has begun before the first is at its end */
+        receive(fd[i], "词3 ");
+        assert_null(strstr(got, "[DONE]"));
+    }
+    for (int i = 0; i < 3; i++) {
+        receive(fd[i], "[DONE]");
+        assert_has("词59 ");
+        close(fd[i]);
+    }
+}
+
+static void test_disconnect_cancels(void **state)
+{
+    struct hd_engine_stats stats;
+    for (int stream = 0; stream < 2; stream++) {
+        hd_engine_stats(engine, &stats);
+        uint64_t before = stats.cancelled;
+        int fd = dial();
+        send_request(fd, "POST", CHAT, "",
+                     stream ? USER("forever") ",\"stream\":true}" : USER("forever") "}");
+        if (stream)
+            receive(fd, "词3 ");
+        else
+            usleep(100000);
+        double began = hd_clock_seconds();
+        close(fd);
+        do {
+            usleep(5000);
+            hd_engine_stats(engine, &stats);
+        } while (stats.cancelled == before && hd_clock_seconds() - began < 2);
+        assert_int_equal(stats.cancelled, before + 1);
+        assert_true(hd_clock_seconds() - began < 1);
+    }
+    call("GET", "/metrics", "");
+    assert_has("holdfast_cancelled_total{phase=\"decode\"} 2\n");
+    assert_has("route=\"/v1/chat/completions\",method=\"POST\",code=\"499\"} 2\n");
+}
+
+static void test_full_queue(void **state)
+{
+    int fd[4];
+    for (int i = 0; i < 4; i++) {
+        fd[i] = dial();
+        send_request(fd[i], "POST", CHAT, "", USER("forever") ",\"stream\":true}");
+        receive(fd[i], "词0 ");
+    }
+    assert_int_equal(call("POST", CHAT, USER("x") "}"), 429);
+    assert_error("rate_limit_exceeded", NULL);
+    assert_has("Retry-After: ");
+    assert_int_equal(call("GET", "/v1/models", ""), 200); /* the rest still answers */
+    for (int i = 0; i < 4; i++)
+        close(fd[i]);
+    for (int i = 0, status = 429; i < 100 && status == 429; i++) {
+        usleep(10000);
+        status = call("POST", CHAT, USER("x") "}");
+    }
+    assert_has("HTTP/1.1 200");
+}
+
+static void test_health(void **state)
+{
+    assert_int_equal(call("GET", "/healthz", ""), 200);
+    assert_int_equal(call("GET", "/readyz", ""), 200);
+    assert_int_equal(call("GET", "/startupz", ""), 200);
+    atomic_store(&api->ready, false);
+    hd_api_set_stage(api, "tiny:1m", 0, 1);
+    assert_int_equal(call("GET", "/startupz", ""), 503);
+    assert_has("\"stage\":\"tiny:1m\"");
+    assert_int_equal(call("GET", "/readyz", ""), 503);
+    assert_int_equal(call("POST", CHAT, USER("x") "}"), 503);
+    assert_error("loading", NULL);
+    assert_has("Retry-After: ");
+    assert_int_equal(call("GET", "/healthz", ""), 200);
+    atomic_store(&api->ready, true);
+    call("GET", "/metrics", "");
+    assert_has("# TYPE holdfast_ttft_seconds histogram");
+    assert_has("holdfast_build_info{");
+    assert_has("holdfast_ready 1\n");
+}
+
+static void test_models_and_tokens(void **state)
+{
+    assert_int_equal(call("GET", "/v1/models", ""), 200);
+    assert_has("\"id\":\"tiny:1m\"");
+    assert_has("\"id\":\"tiny:1m@handbook\"");
+    assert_int_equal(call("GET", "/v1/models/tiny:1m", ""), 200);
+    assert_int_equal(call("GET", "/v1/models/other", ""), 404);
+    assert_int_equal(call("POST", "/tokenize", "{\"content\":\"ab\"}"), 200);
+    assert_has("\"tokens\":[97,98]");
+    assert_int_equal(call("POST", "/detokenize", "{\"tokens\":[97,98]}"), 200);
+    assert_has("\"content\":\"ab\"");
+    assert_int_equal(call("POST", "/detokenize", "{\"tokens\":[-1]}"), 400);
+    assert_error("invalid_type", "tokens");
+    assert_int_equal(call("POST", "/tokenize", "{}"), 400);
+}
+
+static void test_grounded(void **state)
+{
+    assert_int_equal(call("POST", CHAT, USER("days?") ",\"knowledge_base\":\"handbook\"}"), 200);
+    assert_has("\"content\":\"二十天。[citation:1]\"");
+    assert_has("\"citations\":[{\"n\":1,");
+    assert_has("\"found\":true");
+    assert_has("\"prompt_tokens\":30");
+    assert_has("\"model\":\"tiny:1m\"");
+    assert_int_equal(call("POST", CHAT,
+                          USER("days?") ",\"model\":\"tiny:1m@handbook\",\"stream\":true,"
+                                        "\"stream_options\":{\"include_usage\":true}}"),
+                     200);
+    assert_has("二十天");
+    const char *citations = strstr(got, "\"citations\":["), *usage = strstr(got, "\"usage\":");
+    assert_true(citations && usage && citations < usage);
+    assert_int_equal(call("POST", CHAT, USER("q") ",\"model\":\"none@handbook\"}"), 200);
+    assert_has("\"quoted\":true");
+    assert_has("\"model\":\"none\"");
+    assert_int_equal(call("POST", CHAT, USER("q") ",\"knowledge_base\":\"other\"}"), 404);
+    assert_error("knowledge_base_not_found", "knowledge_base");
+    assert_int_equal(call("POST", CHAT, USER("q") ",\"model\":\"m@a\",\"knowledge_base\":\"b\"}"),
+                     400);
+    assert_error("invalid_value", "knowledge_base");
+    assert_int_equal(call("POST", CHAT, USER("fail") ",\"knowledge_base\":\"handbook\"}"), 200);
+    engine->n_model = 0; /* no model at all: quoting */
+    assert_int_equal(call("POST", CHAT, USER("q") ",\"knowledge_base\":\"handbook\"}"), 200);
+    assert_has("\"quoted\":true");
+    assert_int_equal(call("POST", CHAT, USER("q") "}"), 404);
+    assert_int_equal(call("GET", "/v1/models", ""), 200);
+    assert_has("\"id\":\"none@handbook\"");
+    engine->n_model = 1;
+}
+
+static void test_knowledge_bases(void **state)
+{
+#define KB "/v1/knowledge_bases"
+    assert_int_equal(call("GET", KB, ""), 200);
+    assert_has("\"id\":\"handbook\"");
+    assert_int_equal(call("POST", KB, "{\"name\":\"handbook\"}"), 409);
+    assert_error("already_exists", NULL);
+    assert_int_equal(call("GET", KB "/handbook", ""), 200);
+    assert_int_equal(call("GET", KB "/none", ""), 404);
+    assert_int_equal(call("GET", KB "/handbook/documents", ""), 200);
+    assert_int_equal(call("POST", KB "/handbook/documents", "{\"name\":\"a.md\",\"text\":\"# A\"}"),
+                     201);
+    assert_has("\"id\":7");
+    assert_string_equal(fake_added_name, "a.md");
+    assert_int_equal(call("POST", KB "/handbook/documents", "{\"name\":\"a.md\"}"), 400);
+    assert_error("invalid_type", "text");
+    assert_int_equal(call_with("POST", KB "/handbook/documents",
+                               "Content-Type: multipart/form-data; boundary=B\r\n",
+                               "--B\r\nContent-Disposition: form-data; name=\"file\"; "
+                               "filename=\"b.txt\"\r\n\r\nhello\r\n--B--\r\n"),
+                     201);
+    assert_string_equal(fake_added_name, "b.txt");
+    assert_int_equal(fake_added_len, 5);
+    assert_int_equal(call_with("POST", KB "/handbook/documents",
+                               "Content-Type: multipart/form-data; boundary=B\r\n", "--X"),
+                     400);
+    assert_error("invalid_multipart", NULL);
+    assert_int_equal(call("DELETE", KB "/handbook/documents/7", ""), 200);
+    assert_int_equal(call("DELETE", KB "/handbook/documents/8", ""), 404);
+    assert_int_equal(call("DELETE", KB "/handbook/documents/7x", ""), 404);
+    assert_int_equal(call("GET", KB "/handbook/documents/7", ""), 200);
+    assert_int_equal(call("POST", KB "/handbook/search", "{\"query\":\"days\",\"top\":3}"), 200);
+    assert_has("\"results\":[]");
+    assert_int_equal(call("POST", KB "/handbook/search", "{\"query\":\"days\",\"top\":0}"), 400);
+    assert_int_equal(call("DELETE", KB "/handbook", ""), 200);
+}
+
+static void *drain(void *arg)
+{
+    *(int *)arg = hd_api_drain(api, 3);
+    return NULL;
+}
+
+static void test_drain(void **state)
+{
+    pthread_t thread;
+    int left = -1, fd = dial();
+    send_request(fd, "POST", CHAT, "", USER("x") ",\"stream\":true,\"max_tokens\":100}");
+    receive(fd, "词3 ");
+    pthread_create(&thread, NULL, drain, &left);
+    usleep(20000);
+    assert_int_equal(call("POST", CHAT, USER("x") "}"), 503);
+    assert_error("draining", NULL);
+    assert_int_equal(call("GET", "/readyz", ""), 503);
+    assert_int_equal(call("GET", "/healthz", ""), 200); /* draining is not dead */
+    receive(fd, "[DONE]");
+    assert_has("词99 ");
+    close(fd);
+    pthread_join(thread, NULL);
+    assert_int_equal(left, 0);
+}
+
+/* Ends with clients connected and generations running: nothing leaks, nothing hangs. */
+static void test_free_while_running(void **state)
+{
+    int fd[3];
+    for (int i = 0; i < 3; i++) {
+        fd[i] = dial();
+        send_request(fd[i], "POST", CHAT, "",
+                     i == 0   ? USER("forever") "}"
+                     : i == 1 ? USER("forever") ",\"stream\":true}"
+                              : USER("forever") ",\"knowledge_base\":\"handbook\"}");
+    }
+    usleep(50000);
+    double began = hd_clock_seconds();
+    hd_api_free(api);
+    api = NULL;
+    assert_true(hd_clock_seconds() - began < 2);
+    for (int i = 0; i < 3; i++)
+        close(fd[i]);
+}
+
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_chat),
+        TEST(test_stream),
+        TEST(test_completions),
+        TEST(test_errors),
+        TEST(test_sources),
+        cmocka_unit_test_setup_teardown(test_key, setup_key, teardown),
+        TEST(test_interleaving),
+        TEST(test_disconnect_cancels),
+        TEST(test_full_queue),
+        TEST(test_health),
+        TEST(test_models_and_tokens),
+        TEST(test_grounded),
+        TEST(test_knowledge_bases),
+        TEST(test_drain),
+        TEST(test_free_while_running),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
