@@ -227,15 +227,14 @@ def run_model(args, model, path, log):
     if missing and not args.only_report:
         extra = args.serve_arg or []
         with common.Server(args.binary, path, work, extra) as server:
-            for name in args.sets:
-                if not any(s == name for s, _, _ in missing):
-                    continue
-                one = SetRun(server, name, lines, log)
-                one.make(work)
-            for i in range(args.per_set):
-                for name in args.sets:
+            runs = {}
+            for name in {s for s, _, _ in missing}:
+                runs[name] = SetRun(server, name, lines, log)
+                runs[name].make(work)
+            for i in range(args.per_set):  # sets in turn: an unfinished run shows all of them
+                for name in sorted(runs):
                     if i < len(chosen[name]):
-                        SetRun(server, name, lines, log).question(chosen[name][i], args.modes)
+                        runs[name].question(chosen[name][i], args.modes)
     keys = {(s, q["id"]) for s in args.sets for q in chosen[s]}
     return [r for r in lines.rows.values() if (r["set"], r["id"]) in keys and r["mode"] in args.modes]
 
