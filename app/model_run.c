@@ -1,0 +1,188 @@
+#include "model_run.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum { MAX_ANSWER = 64 << 20 };
+
+/* --- engine ---------------------------------------------------------------------------------- */
+
+enum hd_err hd_app_engine(struct hd_engine **out, struct hd_model_info *info,
+                          const struct hd_app *app, int max_sessions, int n_ctx,
+                          struct hd_errmsg *msg)
+{
+    const char *const *models;
+    size_t n = hd_options_list(app->options, "model", &models);
+    char *path = NULL;
+    struct hd_engine *engine = NULL;
+    struct hd_engine_options options = HD_ENGINE_OPTIONS_DEFAULT;
+    *out = NULL;
+    if (n > 1)
+        return hd_fail(msg, HD_ERR_USAGE, "%s: one model at a time (-m was given %zu times)",
+                       app->command, n);
+    enum hd_err err = hd_app_model_path(&path, app, n ? models[0] : NULL, msg);
+    if (err)
+        return err;
+    options.kernels = hd_options_str(app->options, "kernels");
+    options.n_thread = (int)hd_options_int(app->options, "threads");
+    options.max_batch_tokens = (int)hd_options_int(app->options, "max-batch-tokens");
+    options.max_sessions = max_sessions;
+    options.kv_bytes_max = (size_t)hd_options_number(app->options, "kv-bytes");
+    if (!n_ctx)
+        n_ctx = (int)hd_options_int(app->options, "ctx");
+    err = hd_engine_new(&engine, &options, msg);
+    if (!err)
+        err = hd_engine_load(engine, n ? models[0] : path, path, n_ctx, msg);
+    if (!err)
+        err = hd_engine_model_info(engine, 0, info);
+    free(path);
+    if (err)
+        hd_engine_free(engine);
+    else
+        *out = engine;
+    return err;
+}
+
+struct hd_sampling hd_app_sampling(const struct hd_app *app)
+{
+    return (struct hd_sampling){
+        .temperature = (float)hd_options_number(app->options, "temp"),
+        .top_p = (float)hd_options_number(app->options, "top-p"),
+        .top_k = (int)hd_options_int(app->options, "top-k"),
+        .min_p = (float)hd_options_number(app->options, "min-p"),
+        .repetition_penalty = (float)hd_options_number(app->options, "repeat-penalty"),
+        .seed = (uint64_t)hd_options_int(app->options, "seed"),
+    };
+}
+
+/* --- Ctrl-C ---------------------------------------------------------------------------------- */
+
+static volatile sig_atomic_t interrupts;
+
+static void on_interrupt(int signal)
+{
+    interrupts = 1;
+}
+
+void hd_app_catch_interrupt(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt}; /* no SA_RESTART: reads return */
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+bool hd_app_interrupted(void)
+{
+    bool was = interrupts;
+    interrupts = 0;
+    return was;
+}
+
+/* --- one answer ------------------------------------------------------------------------------ */
+
+struct stream {
+    pthread_mutex_t mu;
+    pthread_cond_t ended;
+    bool done; /* guarded by mu */
+    struct hd_app_answer *answer;
+    enum hd_app_show show;
+    bool dimmed;
+};
+
+static void set_dimmed(struct stream *s, bool dim)
+{
+    if (s->show != HD_SHOW_TERMINAL || s->dimmed == dim)
+        return;
+    fputs(dim ? "\033[2m" : "\033[0m\n", stdout);
+    s->dimmed = dim;
+}
+
+static void on_text(void *ud, enum hd_text_kind kind, const char *text, size_t len)
+{
+    struct stream *s = ud;
+    bool reasoning = kind == HD_TEXT_REASONING;
+    FILE *to = reasoning && s->show == HD_SHOW_PIPE ? stderr : stdout;
+    hd_buf_append(reasoning ? &s->answer->reasoning : &s->answer->answer, text, len);
+    if (s->show == HD_SHOW_NOTHING)
+        return;
+    set_dimmed(s, reasoning);
+    fwrite(text, 1, len, to);
+    fflush(to);
+}
+
+static void on_done(void *ud, const struct hd_result *result)
+{
+    struct stream *s = ud;
+    set_dimmed(s, false);
+    pthread_mutex_lock(&s->mu);
+    s->answer->result = *result;
+    s->done = true;
+    pthread_cond_signal(&s->ended);
+    pthread_mutex_unlock(&s->mu);
+}
+
+/* A signal does not end a wait on a condition, so the wait looks up now and then. */
+static void wait_for_end(struct stream *s, struct hd_engine *engine, uint64_t id)
+{
+    pthread_mutex_lock(&s->mu);
+    while (!s->done) {
+        struct timespec until;
+        clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 50 * 1000 * 1000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        pthread_cond_timedwait(&s->ended, &s->mu, &until);
+        if (hd_app_interrupted()) {
+            pthread_mutex_unlock(&s->mu);
+            hd_engine_cancel(engine, id);
+            pthread_mutex_lock(&s->mu);
+        }
+    }
+    pthread_mutex_unlock(&s->mu);
+}
+
+void hd_app_answer_init(struct hd_app_answer *a)
+{
+    *a = (struct hd_app_answer){0};
+    hd_buf_init(&a->answer, MAX_ANSWER);
+    hd_buf_init(&a->reasoning, MAX_ANSWER);
+}
+
+void hd_app_answer_dispose(struct hd_app_answer *a)
+{
+    hd_buf_dispose(&a->answer);
+    hd_buf_dispose(&a->reasoning);
+}
+
+enum hd_err hd_app_answer_run(struct hd_app_answer *a, struct hd_engine *engine,
+                              const struct hd_request *request, enum hd_app_show show,
+                              struct hd_errmsg *msg)
+{
+    struct stream s = {.answer = a, .show = show};
+    const struct hd_callbacks callbacks = {.on_text = on_text, .on_done = on_done, .ud = &s};
+    uint64_t id;
+    pthread_mutex_init(&s.mu, NULL);
+    pthread_cond_init(&s.ended, NULL);
+    hd_app_interrupted();
+    enum hd_err err = hd_engine_submit(engine, &id, request, &callbacks, msg);
+    if (!err) {
+        wait_for_end(&s, engine, id);
+        if (a->result.finish == HD_FINISH_ERROR)
+            err = hd_fail(msg, a->result.err, "%s", a->result.message.text);
+        else if (a->answer.err || a->reasoning.err)
+            err = hd_fail(msg, a->answer.err ? a->answer.err : a->reasoning.err,
+                          "answer: too long, or out of memory");
+    }
+    pthread_cond_destroy(&s.ended);
+    pthread_mutex_destroy(&s.mu);
+    return err;
+}
+
+const char *hd_app_finish_name(enum hd_finish finish)
+{
+    static const char *const names[] = {"stop", "length", "cancelled", "error"};
+    return names[finish];
+}
