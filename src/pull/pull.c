@@ -333,9 +333,7 @@ static enum hd_err own_source(struct hd_source *out, char **text, bool *is_own,
         out->url = *text = strdup(given);
     } else {
         out->type = HD_SOURCE_FILE;
-        if (!strncasecmp(given, "file://", 7) && given[7] != '/')
-            return hd_fail(msg, HD_ERR_USAGE, "--source %s: a file address is file:///PATH", given);
-        out->path = *text = strdup(strncasecmp(given, "file://", 7) ? given : given + 7);
+        out->path = *text = strdup(given);
     }
     return *text ? HD_OK : hd_fail(msg, HD_ERR_NOMEM, "pull: out of memory");
 }

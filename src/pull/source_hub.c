@@ -20,6 +20,8 @@ enum { MAX_ATTEMPTS = 5, MAX_CHANGES = 3, MAX_LISTING_BYTES = 16 << 20, DEFAULT_
 enum { MAX_REQUESTS = 200, MIN_BYTES_PER_S = 256 }; /* per piece; per connection */
 enum { MIN_PIECE = 1 << 20, MAX_PIECE = 64 << 20 };
 
+static const double commit_every_s = 5;
+
 /* What a HEAD told. */
 struct probe {
     uint64_t size;   /* 0 unknown */
@@ -236,6 +238,8 @@ static enum hd_err probe_source(struct probe *out, struct hd_net_client *client,
 struct piece {
     struct fetch *fetch;
     uint64_t begin, at, end; /* [begin, at) is written */
+    uint64_t committed;      /* [begin, committed) is in the journal */
+    double commit_s;         /* when that was */
     bool whole;              /* no range was asked: the single stream */
     struct hd_errmsg why;    /* of our own callbacks */
 };
@@ -283,6 +287,14 @@ static enum hd_err check_head(const struct hd_net_response *r, void *ud)
     return HD_OK;
 }
 
+static enum hd_err commit_piece(struct piece *p, struct hd_errmsg *msg)
+{
+    enum hd_err err = hd_target_commit(p->fetch->job->target, p->committed, p->at, msg);
+    p->committed = err ? p->committed : p->at;
+    p->commit_s = hd_clock_seconds();
+    return err;
+}
+
 static enum hd_err take_data(const void *data, size_t len, void *ud)
 {
     struct piece *p = ud;
@@ -294,7 +306,11 @@ static enum hd_err take_data(const void *data, size_t len, void *ud)
         return err;
     p->at += len;
     hd_target_progress(target, (int64_t)len);
-    return HD_OK;
+    /* On a slow line a piece takes minutes: a crash must not cost all of it. */
+    double now = hd_clock_seconds();
+    if (p->whole || now - p->commit_s < commit_every_s)
+        return HD_OK;
+    return commit_piece(p, &p->why);
 }
 
 /* One request for what is left of the piece. */
@@ -380,7 +396,8 @@ static bool take_next(struct fetch *f, struct piece *p)
     if (there)
         f->cursor = p->end;
     pthread_mutex_unlock(&f->mu);
-    p->at = p->begin;
+    p->at = p->committed = p->begin;
+    p->commit_s = hd_clock_seconds();
     return there;
 }
 
@@ -394,10 +411,8 @@ static void fetch_pieces(void *ud, int worker)
     while (!err && !atomic_load(&f->job->stop) && take_next(f, &p)) {
         err = get_piece(&p, client, &msg);
         struct hd_errmsg commit_msg = {0};
-        enum hd_err commit_err = hd_target_commit(f->job->target, p.begin, p.at, &commit_msg);
-        if (commit_err && !hd_target_failed(f->job->target))
-            err = err ? err : commit_err;
-        else if (commit_err) {
+        enum hd_err commit_err = commit_piece(&p, &commit_msg); /* also what a failure left */
+        if (commit_err && !err) {
             err = commit_err;
             msg = commit_msg;
         }

@@ -17,7 +17,7 @@
 #include "base/file.h"
 #include "base/hash.h"
 
-enum { MAX_JOURNAL_BYTES = 16 << 20, HASH_STEP = 1 << 20, SPARE_BYTES = 16 << 20 };
+enum { MAX_JOURNAL_BYTES = 64 << 20, HASH_STEP = 1 << 20, SPARE_BYTES = 16 << 20 };
 
 struct range {
     uint64_t begin, end;
