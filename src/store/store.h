@@ -56,7 +56,7 @@ const struct hd_store_tensor *hd_store_tensor(const struct hd_store *store, cons
 enum hd_err hd_store_tensor_get(const struct hd_store_tensor **out, const struct hd_store *store,
                                 const char *name, struct hd_errmsg *msg);
 
-/* --- GGUF metadata. Each returns false where the key is absent or of another type. ---------- */
+/* --- GGUF metadata. Each returns false where the key is absent or of another type. ------------ */
 bool hd_store_u64(const struct hd_store *store, const char *key,
                   uint64_t *out); /* any integer ≥ 0 */
 bool hd_store_f64(const struct hd_store *store, const char *key, double *out); /* any number */
@@ -73,7 +73,7 @@ bool hd_store_array_f64(const struct hd_store *store, const char *key, uint64_t 
 size_t hd_store_n_key(const struct hd_store *store);
 const char *hd_store_key_at(const struct hd_store *store, size_t i, int *type);
 
-/* --- Hugging Face folders. Parsed JSON, borrowed; NULL where the file is absent (or GGUF). --- */
+/* --- Hugging Face folders. Parsed JSON, borrowed; NULL where the file is absent (or GGUF). ---- */
 json_t *hd_store_config(const struct hd_store *store);           /* config.json */
 json_t *hd_store_tokenizer(const struct hd_store *store);        /* tokenizer.json */
 json_t *hd_store_tokenizer_config(const struct hd_store *store); /* tokenizer_config.json */

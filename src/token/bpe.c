@@ -13,8 +13,7 @@ enum { SHORT_WORD = 64 };
 #define NO_RANK UINT32_MAX
 #define NO_PAIR UINT64_MAX
 
-/* --- the table of merges -----------------------------------------------------------------------
- */
+/* --- the table of merges ---------------------------------------------------------------------- */
 
 static uint64_t pair_of(int32_t left, int32_t right)
 {
@@ -86,8 +85,7 @@ static uint32_t rank_of(const struct hd_tokenizer *tok, int32_t left, int32_t ri
     return merge->rank;
 }
 
-/* --- short words -------------------------------------------------------------------------------
- */
+/* --- short words ------------------------------------------------------------------------------ */
 
 static enum hd_err merge_short(const struct hd_tokenizer *tok, struct hd_ids *out, const char *word,
                                size_t len)
@@ -124,8 +122,7 @@ static enum hd_err merge_short(const struct hd_tokenizer *tok, struct hd_ids *ou
     return out->err;
 }
 
-/* --- long words --------------------------------------------------------------------------------
- */
+/* --- long words ------------------------------------------------------------------------------- */
 
 static enum hd_err heap_push(struct hd_token__work *work, uint64_t key)
 {
@@ -227,8 +224,7 @@ static enum hd_err merge_long(struct hd_token__work *work, const char *word, siz
     return err;
 }
 
-/* --- words -------------------------------------------------------------------------------------
- */
+/* --- words ------------------------------------------------------------------------------------ */
 
 static enum hd_err merge_word(struct hd_token__work *work, const char *word, size_t len)
 {

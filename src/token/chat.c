@@ -10,8 +10,7 @@
 
 enum { MAX_PROMPT = HD_TOKEN_MAX_TEXT };
 
-/* --- which form ---------------------------------------------------------------------------------
- */
+/* --- which form ------------------------------------------------------------------------------- */
 
 static bool has(const struct hd_tokenizer *tok, const char *special)
 {
@@ -97,8 +96,7 @@ bool hd_chat_form_thinks(enum hd_chat_form form)
     return form == HD_CHAT_DEEPSEEK_R1 || form == HD_CHAT_DEEPSEEK_R1_DISTILL;
 }
 
-/* --- writing ------------------------------------------------------------------------------------
- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 /* Plain text gathers until a special token: words may reach across a content's edge, exactly as
  * when the rendered template is tokenised. The first failure stays in err. */
@@ -146,8 +144,7 @@ static bool is(const struct hd_chat_message *message, const char *role)
     return !strcmp(message->role, role);
 }
 
-/* --- the forms ----------------------------------------------------------------------------------
- */
+/* --- the forms -------------------------------------------------------------------------------- */
 
 static void put_r1_system(struct prompt *prompt, const struct hd_chat_message *messages, size_t n)
 {

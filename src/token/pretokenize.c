@@ -11,8 +11,7 @@
 enum { MATCH_LIMIT = 50000000, DEPTH_LIMIT = 100000, HEAP_LIMIT_KIB = 65536 };
 enum { JIT_STACK_MIN = 32 * 1024, JIT_STACK_MAX = 16 * 1024 * 1024 };
 
-/* --- the patterns by GGUF's names ---------------------------------------------------------------
- */
+/* --- the patterns by GGUF's names ------------------------------------------------------------- */
 
 /* GPT-2 (openai/gpt-2, MIT). */
 const char hd_token__gpt2_regex[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+"
@@ -66,8 +65,7 @@ enum hd_err hd_token__pretok_named(struct hd_tokenizer *tok, const char *name, s
                    (int)(len < 64 ? len : 64), name);
 }
 
-/* --- compiling ---------------------------------------------------------------------------------
- */
+/* --- compiling -------------------------------------------------------------------------------- */
 
 /* Oniguruma's \s is Unicode's White_Space; PCRE2's has U+180E as well. */
 #define WHITE                                                                                      \
@@ -142,8 +140,7 @@ void hd_token__pretok_dispose(struct hd_token__pretok *pretok)
     pretok->n = 0;
 }
 
-/* --- matching ----------------------------------------------------------------------------------
- */
+/* --- matching --------------------------------------------------------------------------------- */
 
 enum hd_err hd_token__work_init(struct hd_token__work *work, const struct hd_tokenizer *tok,
                                 struct hd_ids *out, size_t len)

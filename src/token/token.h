@@ -51,7 +51,7 @@ enum hd_err hd_tokenizer_piece(const struct hd_tokenizer *tok, struct hd_buf *ou
 enum hd_err hd_tokenizer_decode(const struct hd_tokenizer *tok, struct hd_buf *out,
                                 const int32_t *ids, size_t n, bool special, struct hd_errmsg *msg);
 
-/* --- chat forms ------------------------------------------------------------------------------ */
+/* --- chat forms ------------------------------------------------------------------------------- */
 
 enum hd_chat_form {
     HD_CHAT_NONE,
@@ -82,7 +82,7 @@ enum hd_err hd_chat_render(const struct hd_tokenizer *tok, struct hd_ids *out,
                            const struct hd_chat_message *messages, size_t n,
                            const struct hd_chat_options *options, struct hd_errmsg *msg);
 
-/* --- the streaming splitter ------------------------------------------------------------------ */
+/* --- the streaming splitter ------------------------------------------------------------------- */
 
 /* Token ids in; whole characters out, as reasoning or answer. A thought may be opened by the prompt
  * (starts_in_think) or by the output; a missing </think> leaves everything in reasoning; markers

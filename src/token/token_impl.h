@@ -22,8 +22,7 @@ enum {
     HD_TOKEN_MAX_TEMPLATE = 1 << 20, /* bytes of a chat template */
 };
 
-/* --- vocab.c: ids ⇄ bytes ----------------------------------------------------------------------
- */
+/* --- vocab.c: ids ⇄ bytes --------------------------------------------------------------------- */
 
 enum hd_token__flag {
     HD_TOKEN_ABSENT = 0,
@@ -63,8 +62,7 @@ enum hd_err hd_token__vocab_set_normal(struct hd_token__vocab *vocab, size_t id,
  * (at most len), or SIZE_MAX where a character is none of the 256. out may be text. */
 size_t hd_token__from_alphabet(char *out, const char *text, size_t len);
 
-/* --- bpe.c: merging ----------------------------------------------------------------------------
- */
+/* --- bpe.c: merging --------------------------------------------------------------------------- */
 
 struct hd_token__merge {
     uint64_t pair; /* left id << 32 | right id; UINT64_MAX = empty */
@@ -109,8 +107,7 @@ struct hd_token__work {
 enum { HD_TOKEN_SEEN = 4096 };
 enum hd_err hd_token__bpe(struct hd_token__work *work, const char *word, size_t len);
 
-/* --- pretokenize.c: regexes in sequence ---------------------------------------------------------
- */
+/* --- pretokenize.c: regexes in sequence ------------------------------------------------------- */
 
 struct hd_token__stage {
     pcre2_code *code;
@@ -136,8 +133,7 @@ enum hd_err hd_token__work_init(struct hd_token__work *work, const struct hd_tok
                                 struct hd_ids *out, size_t len);
 void hd_token__work_dispose(struct hd_token__work *work);
 
-/* --- normalize.c -------------------------------------------------------------------------------
- */
+/* --- normalize.c ------------------------------------------------------------------------------ */
 
 /* Length of the longest prefix of a broken sequence that could have become a character: one
  * U+FFFD stands for it (Unicode 15, section 3.9, "maximal subpart"). */
@@ -150,8 +146,7 @@ enum hd_err hd_token__normalize(const struct hd_tokenizer *tok, char **owned, co
 /* "NFC", "NFD", "NFKC", "NFKD"; UNSUPPORTED otherwise. */
 enum hd_err hd_token__normalizer_add(struct hd_tokenizer *tok, const char *type);
 
-/* --- added_tokens.c ----------------------------------------------------------------------------
- */
+/* --- added_tokens.c --------------------------------------------------------------------------- */
 
 struct hd_token__added {
     int32_t id;
@@ -172,8 +167,7 @@ enum hd_err hd_token__added_split(const struct hd_tokenizer *tok,
                                   const struct hd_token__added_set *set, const char *text,
                                   size_t len, hd_token__stretch_fn fn, void *ud);
 
-/* --- the handle --------------------------------------------------------------------------------
- */
+/* --- the handle ------------------------------------------------------------------------------- */
 
 struct hd_tokenizer {
     struct hd_token__vocab vocab;

@@ -102,8 +102,7 @@ int32_t hd_tokenizer_special(const struct hd_tokenizer *tok, const char *text)
     return id >= 0 ? id : find_in(tok, &tok->normalized, text, len);
 }
 
-/* --- encoding ----------------------------------------------------------------------------------
- */
+/* --- encoding --------------------------------------------------------------------------------- */
 
 struct encoding {
     const struct hd_tokenizer *tok;

@@ -17,8 +17,7 @@ static enum hd_err unsupported(struct hd_errmsg *msg, const char *what, const ch
                    name);
 }
 
-/* --- normalizer --------------------------------------------------------------------------------
- */
+/* --- normalizer ------------------------------------------------------------------------------- */
 
 static enum hd_err read_normalizer(struct hd_tokenizer *tok, json_t *normalizer, int depth,
                                    struct hd_errmsg *msg)
@@ -39,8 +38,15 @@ static enum hd_err read_normalizer(struct hd_tokenizer *tok, json_t *normalizer,
                : HD_OK;
 }
 
-/* --- pre_tokenizer -----------------------------------------------------------------------------
- */
+/* --- pre_tokenizer ---------------------------------------------------------------------------- */
+
+static enum hd_err add_regex(struct hd_tokenizer *tok, const char *regex, bool removes,
+                             bool inverted, struct hd_errmsg *msg)
+{
+    struct hd_errmsg why = {0};
+    enum hd_err err = hd_token__pretok_add(&tok->pretok, regex, removes, inverted, &why);
+    return err ? hd_fail(msg, err, "tokenizer.json: %.300s", why.text) : HD_OK;
+}
 
 static enum hd_err read_split(struct hd_tokenizer *tok, json_t *split, struct hd_errmsg *msg)
 {
@@ -60,7 +66,7 @@ static enum hd_err read_split(struct hd_tokenizer *tok, json_t *split, struct hd
     }
     if (!regex)
         return hd_fail(msg, HD_ERR_FORMAT, "tokenizer.json: a Split without a pattern");
-    enum hd_err err = hd_token__pretok_add(&tok->pretok, regex, removes, inverted, msg);
+    enum hd_err err = add_regex(tok, regex, removes, inverted, msg);
     free(quoted);
     return err;
 }
@@ -82,10 +88,9 @@ static enum hd_err read_pretokenizer(struct hd_tokenizer *tok, json_t *step, int
     if (!strcmp(type, "Split"))
         return read_split(tok, step, msg);
     if (!strcmp(type, "Digits"))
-        return hd_token__pretok_add(
-            &tok->pretok,
-            json_is_true(json_object_get(step, "individual_digits")) ? "\\p{N}" : "\\p{N}+", false,
-            false, msg);
+        return add_regex(
+            tok, json_is_true(json_object_get(step, "individual_digits")) ? "\\p{N}" : "\\p{N}+",
+            false, false, msg);
     if (strcmp(type, "ByteLevel") != 0)
         return unsupported(msg, "pre_tokenizer", type);
     *byte_level = true;
@@ -93,11 +98,10 @@ static enum hd_err read_pretokenizer(struct hd_tokenizer *tok, json_t *step, int
         return unsupported(msg, "ByteLevel", "add_prefix_space");
     if (json_is_false(json_object_get(step, "use_regex")))
         return HD_OK;
-    return hd_token__pretok_add(&tok->pretok, hd_token__gpt2_regex, false, false, msg);
+    return add_regex(tok, hd_token__gpt2_regex, false, false, msg);
 }
 
-/* --- model -------------------------------------------------------------------------------------
- */
+/* --- model ------------------------------------------------------------------------------------ */
 
 /* Settings that change the ids in ways that no model of ours uses. */
 static enum hd_err check_model(json_t *model, struct hd_errmsg *msg)
@@ -203,8 +207,7 @@ static enum hd_err read_added(struct hd_tokenizer *tok, json_t *list, struct hd_
     return HD_OK;
 }
 
-/* --- bos, eos, template ------------------------------------------------------------------------
- */
+/* --- bos, eos, template ----------------------------------------------------------------------- */
 
 /* A token in tokenizer_config.json is its text, or an object with it. */
 static int32_t named_token(const struct hd_tokenizer *tok, json_t *token)

@@ -64,8 +64,7 @@ static inline void remove_folder(char *folder)
     free(folder);
 }
 
-/* --- writing GGUF ------------------------------------------------------------------------------
- */
+/* --- writing GGUF ----------------------------------------------------------------------------- */
 
 static inline void put_u32(struct hd_buf *buf, uint32_t value)
 {
@@ -124,8 +123,7 @@ static inline void pad(struct hd_buf *buf, size_t alignment)
         hd_buf_putc(buf, 0);
 }
 
-/* --- opening -----------------------------------------------------------------------------------
- */
+/* --- opening ---------------------------------------------------------------------------------- */
 
 /* Opens path; on failure *msg has a sentence that names the file. */
 static inline enum hd_err open_path(struct hd_store **out, const char *path, struct hd_errmsg *msg)
