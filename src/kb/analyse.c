@@ -11,7 +11,7 @@
 #include "kb/fold.h"
 #include "kb/words.h"
 
-#define LEXICON "/usr/share/friso/dict/UTF-8/friso.lex.ini"
+#define LEXICON "/usr/share/friso/dict/UTF-8/"
 
 enum {
     RUN_MAX = 64,     /* characters of one word or code; longer runs are cut */
@@ -24,7 +24,7 @@ static friso_t lexicon;
 
 static void load_lexicon(void)
 {
-    FILE *probe = fopen(LEXICON, "re"); /* friso itself ends the process where it is missing */
+    FILE *probe = fopen(LEXICON "friso.lex.ini", "re"); /* friso itself ends the process where it is missing */
     if (!probe)
         return;
     fclose(probe);

@@ -11,13 +11,13 @@
 #define HD_KB_K1 1.2
 #endif
 #ifndef HD_KB_B
-#define HD_KB_B 0.6
+#define HD_KB_B 0.75
 #endif
 #ifndef HD_KB_HEADING
 #define HD_KB_HEADING 0.5
 #endif
 #ifndef HD_KB_LONG
-#define HD_KB_LONG 0.5 /* a dictionary word beside the pairs it is made of */
+#define HD_KB_LONG 0.2 /* a dictionary word beside the pairs it is made of */
 #endif
 #ifndef HD_KB_PART
 #define HD_KB_PART 0.6 /* a part of a code beside the whole */
