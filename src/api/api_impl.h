@@ -188,8 +188,10 @@ struct hd_api__call {
     struct hd_api *api;
     struct hd_http_request *http; /* the call lives inside the request's lifetime */
     struct hd_principal who;
-    void (*init)(struct hd_api__call *call);    /* event thread, first; nullable */
-    void (*run)(struct hd_api__call *call);     /* on a worker */
+    void (*init)(struct hd_api__call *call); /* event thread, first; nullable */
+    void (*run)(struct hd_api__call *call);  /* on a worker */
+    /* What hd_api__run_work runs: answers and returns 0, or fills the fault. */
+    int (*work)(struct hd_api__call *call, struct hd_api__fault *fault);
     void (*gone)(struct hd_api__call *call);    /* event thread; nullable */
     void (*dispose)(struct hd_api__call *call); /* of what `size` added; nullable */
     char *content_type;                         /* the request's, owned; NULL if absent */
@@ -197,6 +199,7 @@ struct hd_api__call {
 /* Makes a zeroed call of `size` bytes, attaches it and queues it; answers 429 where it cannot. */
 void hd_api__call_start(struct hd_api *api, struct hd_http_request *request, size_t size,
                         struct hd_api__workers *on, const struct hd_api__call *like);
+void hd_api__run_work(struct hd_api__call *call);
 /* The principal of a request; made here and nowhere else. */
 struct hd_principal hd_api__principal(struct hd_api *api, struct hd_http_request *request);
 /* Seconds after which a refused client may try again. */

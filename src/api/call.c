@@ -34,6 +34,13 @@ static void call_work(struct hd_api__job *job)
     hd_http_request_unref(http);
 }
 
+void hd_api__run_work(struct hd_api__call *call)
+{
+    struct hd_api__fault fault;
+    if (call->work(call, &fault))
+        hd_api__reply_fault(call->api, call->http, &fault);
+}
+
 void hd_api__call_start(struct hd_api *api, struct hd_http_request *request, size_t size,
                         struct hd_api__workers *on, const struct hd_api__call *like)
 {

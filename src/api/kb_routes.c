@@ -9,21 +9,6 @@
 #include "base/clock.h"
 #include "kb/kb.h"
 
-/* Each handler's work, on a worker: answers and returns 0, or fills the fault. */
-typedef int (*kb_fn)(struct hd_api__call *call, struct hd_api__fault *fault);
-
-struct kb_call {
-    struct hd_api__call call; /* first */
-    kb_fn fn;
-};
-
-static void run_kb(struct hd_api__call *call)
-{
-    struct hd_api__fault fault;
-    if (((struct kb_call *)call)->fn(call, &fault))
-        hd_api__reply_fault(call->api, call->http, &fault);
-}
-
 static const char *base_name(const struct hd_api__call *call)
 {
     return hd_http_request_var(call->http, "kb");
@@ -342,18 +327,12 @@ static int search(struct hd_api__call *call, struct hd_api__fault *fault)
 /* --- handlers
  * -------------------------------------------------------------------------------------- */
 
-static void start(struct hd_http_request *request, struct hd_api *api, struct hd_api__workers *on,
-                  kb_fn fn)
-{
-    const struct kb_call like = {.call = {.run = run_kb}, .fn = fn};
-    hd_api__call_start(api, request, sizeof like, on, &like.call);
-}
-
 #define HANDLER(name, pool, fn)                                                                    \
     void name(struct hd_http_request *request, void *ud)                                           \
     {                                                                                              \
+        static const struct hd_api__call like = {.run = hd_api__run_work, .work = fn};             \
         struct hd_api *api = ud;                                                                   \
-        start(request, api, api->pool, fn);                                                        \
+        hd_api__call_start(api, request, sizeof like, api->pool, &like);                           \
     }
 
 HANDLER(hd_api__kb_list, quick, list_bases)
