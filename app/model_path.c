@@ -48,6 +48,21 @@ static enum hd_err not_there(const struct hd_installed *list, size_t n, const ch
     return HD_ERR_NOTFOUND;
 }
 
+/* Names for files that no pull has noted. A user's own catalogue that cannot be read is pull's
+ * business, not a reason to refuse a model. */
+static void name_by_catalogue(struct hd_installed *list, size_t n, const char *home)
+{
+    struct hd_catalogue *catalogue;
+    char *own = hd_path_join(home, "catalogue.json");
+    const char *paths[] = {own};
+    bool there = own && hd_path_exists(own);
+    if (hd_catalogue_load(&catalogue, paths, there ? 1 : 0, NULL) == HD_OK) {
+        hd_installed_name(list, n, catalogue);
+        hd_catalogue_free(catalogue);
+    }
+    free(own);
+}
+
 enum hd_err hd_app_model_path(char **out, const struct hd_app *app, const char *name,
                               struct hd_errmsg *msg)
 {
@@ -63,6 +78,7 @@ enum hd_err hd_app_model_path(char **out, const struct hd_app *app, const char *
         return hd_fail(msg, HD_ERR_NOMEM, "model: out of memory");
     enum hd_err err = hd_installed_list(&list, &n, models, msg);
     if (!err) {
+        name_by_catalogue(list, n, app->home);
         const struct hd_installed *item =
             name ? hd_installed_find(list, n, name) : hd_installed_default(list, n);
         if (!item)

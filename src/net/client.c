@@ -1,5 +1,6 @@
 #include "net/client.h"
 
+#include <arpa/inet.h>
 #include <curl/curl.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -64,8 +65,9 @@ void hd_net_client_free(struct hd_net_client *client)
 
 bool hd_net_is_loopback(const char *host)
 {
-    return !strncmp(host, "127.", 4) || !strcmp(host, "[::1]") || !strcmp(host, "::1") ||
-           !strcasecmp(host, "localhost");
+    struct in_addr v4; /* "127.example.org" begins alike and is somebody else */
+    return (inet_pton(AF_INET, host, &v4) == 1 && ntohl(v4.s_addr) >> 24 == 127) ||
+           !strcmp(host, "[::1]") || !strcmp(host, "::1") || !strcasecmp(host, "localhost");
 }
 
 static bool is_redirect(long status)

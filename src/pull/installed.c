@@ -152,6 +152,22 @@ enum hd_err hd_installed_list(struct hd_installed **out, size_t *n, const char *
     return HD_OK;
 }
 
+enum hd_err hd_installed_name(struct hd_installed *list, size_t n,
+                              const struct hd_catalogue *catalogue)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct hd_catalogue_model *m = hd_catalogue_find_file(catalogue, list[i].file);
+        if (list[i].noted || !m || (m->size && m->size != list[i].size))
+            continue;
+        char *name = strdup(m->name);
+        if (!name)
+            return HD_ERR_NOMEM;
+        free(list[i].name);
+        list[i].name = name;
+    }
+    return HD_OK;
+}
+
 /* Lower-case letters and digits alone. */
 static void fold(char *out, size_t cap, const char *s)
 {

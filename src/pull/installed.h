@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "pull/catalogue.h"
 
 /* Plain values; strings are owned by the list that they come in. */
 struct hd_installed {
@@ -25,6 +26,11 @@ struct hd_installed {
 enum hd_err hd_installed_list(struct hd_installed **out, size_t *n, const char *models,
                               struct hd_errmsg *msg);
 void hd_installed_free(struct hd_installed *list, size_t n); /* NULL is fine */
+
+/* Gives entries without a note the catalogue's name, where the file name (and the size, where it is
+ * known) is a catalogue entry's: a file that was put there by hand. */
+enum hd_err hd_installed_name(struct hd_installed *list, size_t n,
+                              const struct hd_catalogue *catalogue);
 
 /* The entry that a user means by `name`: the catalogue name, the name without its tag (the first
  * that matches), the file name with or without ".gguf", or the beginning of a file name when

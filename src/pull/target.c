@@ -392,13 +392,12 @@ enum hd_err hd_target_check_space(struct hd_target *t, uint64_t size, uint64_t e
     return err;
 }
 
-/* Takes the blocks now, so that a full disk shows at once and not after gigabytes. */
-static enum hd_err reserve(struct hd_target *t, uint64_t extra, struct hd_errmsg *msg)
+/* Takes the blocks now, so that a disk that others fill shows at once and not after gigabytes. */
+static enum hd_err reserve(struct hd_target *t, struct hd_errmsg *msg)
 {
-    enum hd_err err = hd_target_check_space(t, t->size, extra, msg);
-    if (!err && fallocate(t->fd, 0, 0, (off_t)t->size) && (errno == ENOSPC || errno == EDQUOT))
+    if (fallocate(t->fd, 0, 0, (off_t)t->size) && (errno == ENOSPC || errno == EDQUOT))
         return io_failed(t, t->partial_path, msg);
-    return err;
+    return HD_OK;
 }
 
 enum hd_err hd_target_begin(struct hd_target *t, uint64_t size, const char *identity,
@@ -412,14 +411,17 @@ enum hd_err hd_target_begin(struct hd_target *t, uint64_t size, const char *iden
     t->size = size;
     header_text(header, size, identity);
     source_text(source, label, etag);
-    enum hd_err err = read_journal(t, &usable, &reading, header, source);
+    enum hd_err err = hd_target_check_space(t, size, extra, msg);
+    if (err)
+        return err;
+    err = read_journal(t, &usable, &reading, header, source);
     if (err)
         return hd_fail(msg, err, "pull: %s", hd_err_text(err));
     err = usable ? go_on(t, reading.good, msg) : start_afresh(t, header, msg);
     if (!err && !(usable && reading.source_seen))
         err = append_line(t, source, msg);
     if (!err)
-        err = reserve(t, extra, msg);
+        err = reserve(t, msg);
     atomic_store(&t->landed, sum_ranges(t));
     return err;
 }

@@ -96,6 +96,29 @@ static void a_note_of_another_size_is_not_believed(void **state)
     hd_installed_free(list, n);
 }
 
+static void a_file_put_there_by_hand_has_the_catalogues_name(void **state)
+{
+    const char *text = "{\"catalogue_version\":1,\"models\":[{\"name\":\"r1:7b\",\"file\":"
+                       "\"Odd-Name.gguf\",\"size\":3,\"licence\":{\"id\":\"MIT\",\"url\":\"x\"},"
+                       "\"sources\":[{\"type\":\"file\",\"path\":\"/x\"}]}]}";
+    struct hd_catalogue *catalogue;
+    struct hd_installed *list;
+    size_t n;
+    assert_int_equal(hd_catalogue_parse(&catalogue, text, strlen(text), "t", NULL), HD_OK);
+    put("Odd-Name.gguf", "abc");
+    assert_int_equal(hd_installed_list(&list, &n, folder, NULL), HD_OK);
+    assert_null(hd_installed_find(list, n, "r1:7b"));
+    assert_int_equal(hd_installed_name(list, n, catalogue), HD_OK);
+    assert_ptr_equal(hd_installed_find(list, n, "r1:7b"), &list[0]);
+    hd_installed_free(list, n);
+    put("Odd-Name.gguf", "abcd"); /* another size: not that file */
+    assert_int_equal(hd_installed_list(&list, &n, folder, NULL), HD_OK);
+    assert_int_equal(hd_installed_name(list, n, catalogue), HD_OK);
+    assert_string_equal(list[0].name, "Odd-Name.gguf");
+    hd_installed_free(list, n);
+    hd_catalogue_free(catalogue);
+}
+
 static void seven_is_not_seventy(void **state)
 {
     struct hd_installed *list;
@@ -116,6 +139,8 @@ int main(void)
                                         tear_down),
         cmocka_unit_test_setup_teardown(finds_by_every_name_a_user_may_type, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_note_of_another_size_is_not_believed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_file_put_there_by_hand_has_the_catalogues_name, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(seven_is_not_seventy, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
