@@ -84,6 +84,8 @@ const struct hd_option hd_option_table[] = {
      "largest request body"},
     {"api-key", 0, HD_OPT_STRING, NULL, 0, 0, "KEY", " serve ",
      "clients must send it as a bearer token (better: HOLDFAST_API_KEY)"},
+    {"drain", 0, HD_OPT_INT, "30", 0, 3600, "SECONDS", " serve ",
+     "at the end, running requests may finish for this long"},
     {"check-config", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " serve ", "check the options and exit"},
     {"print-config", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " serve ",
      "print every option's value and exit"},
