@@ -325,7 +325,7 @@ static enum hd_err own_source(struct hd_source *out, char **text, bool *is_own,
 {
     *out = (struct hd_source){.size = m->size, .sha256 = m->sha256};
     *text = NULL;
-    *is_own = given && (strchr(given, '/') || (given[0] == '.' && !given[1]));
+    *is_own = given && (strchr(given, '/') || hd_path_exists(given));
     if (!*is_own)
         return HD_OK;
     if (!strncasecmp(given, "https://", 8) || !strncasecmp(given, "http://", 7)) {

@@ -329,6 +329,7 @@ static enum hd_err get_once(struct piece *p, struct hd_net_client *client, doubl
         q.range_len = p->end - p->at;
         q.if_range = etag[0] ? etag : NULL;
     }
+    q.answer_s = q.stall_s; /* the source is known to live: a busy one may think for a while */
     q.min_bytes_per_s = MIN_BYTES_PER_S;
     q.cancel = &f->job->stop;
     q.on_head = check_head;

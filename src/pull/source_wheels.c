@@ -206,14 +206,16 @@ static void pip_reason(char out[200], const char *output)
 static enum hd_err explain(const struct hd_process_result *r, const char *package,
                            struct hd_errmsg *msg)
 {
-    static const char *const silence[] = {"connection broken by", "NewConnectionError",
-                                          "Read timed out", "ConnectTimeoutError",
-                                          "Could not fetch URL"};
+    static const char *const silence[] = {"NewConnectionError", "connection broken by",
+                                          "ConnectTimeoutError", "Could not fetch URL"};
     char reason[200];
     if (strstr(r->output, "No space left on device"))
         return hd_fail(msg, HD_ERR_LIMIT, "the disk is full");
     if (strstr(r->output, "No module named pip"))
         return hd_fail(msg, HD_ERR_UNAVAILABLE, "pip is not installed (apt install python3-pip)");
+    if (strstr(r->output, "Read timed out") && !strstr(r->output, "NewConnectionError") &&
+        !strstr(r->output, "ConnectTimeoutError"))
+        return hd_fail(msg, HD_ERR_TIMEOUT, "%s: the package index is too slow for pip", package);
     for (size_t i = 0; i < sizeof silence / sizeof *silence; i++)
         if (strstr(r->output, silence[i]))
             return hd_fail(msg, HD_ERR_UNAVAILABLE,
@@ -246,7 +248,9 @@ static char **environment_with(const char *folder, char **tmpdir)
     return envp;
 }
 
-static enum hd_err run_pip(struct part *p, struct hd_errmsg *msg)
+/* `patient`: the index is known to live, but may be slow: a company's proxy likes to look at a
+ * whole wheel before it hands out the first byte. */
+static enum hd_err run_pip(struct part *p, bool patient, struct hd_errmsg *msg)
 {
     const struct fetch *f = p->fetch;
     char requirement[400], *tmpdir = NULL, *argv[MAX_ARGS];
@@ -262,9 +266,9 @@ static enum hd_err run_pip(struct part *p, struct hd_errmsg *msg)
                                  "--progress-bar",
                                  "off",
                                  "--timeout",
-                                 "15",
+                                 patient ? "60" : "8",
                                  "--retries",
-                                 "2",
+                                 patient ? "3" : "1",
                                  "-d",
                                  p->folder,
                                  requirement};
@@ -319,7 +323,7 @@ static enum hd_err unpack(struct part *p, struct hd_errmsg *msg)
     return err;
 }
 
-static enum hd_err get_part(struct part *p, struct hd_errmsg *msg)
+static enum hd_err get_part(struct part *p, bool patient, struct hd_errmsg *msg)
 {
     struct hd_target *target = p->fetch->job->target;
     p->why.text[0] = 0;
@@ -327,7 +331,7 @@ static enum hd_err get_part(struct part *p, struct hd_errmsg *msg)
     remove_folder(p->folder);
     enum hd_err err = hd_mkdirs(p->folder, msg);
     if (!err)
-        err = run_pip(p, msg);
+        err = run_pip(p, patient, msg);
     if (!err)
         err = unpack(p, msg);
     remove_folder(p->folder);
@@ -376,16 +380,17 @@ static bool worth_another_try(struct fetch *f, enum hd_err err)
     pthread_mutex_lock(&f->mu);
     bool works = f->any_part;
     pthread_mutex_unlock(&f->mu);
-    return works &&
-           (err == HD_ERR_UNAVAILABLE || err == HD_ERR_TIMEOUT || err == HD_ERR_NOTFOUND) &&
-           !atomic_load(&f->job->stop);
+    if (atomic_load(&f->job->stop))
+        return false;
+    return err == HD_ERR_TIMEOUT ||
+           (works && (err == HD_ERR_UNAVAILABLE || err == HD_ERR_NOTFOUND));
 }
 
 static enum hd_err get_part_patiently(struct part *p, struct hd_errmsg *msg)
 {
     enum hd_err err = HD_OK;
     for (int attempt = 1;; attempt++) {
-        err = get_part(p, msg);
+        err = get_part(p, attempt > 1, msg);
         if (!err || attempt >= MAX_ATTEMPTS || !worth_another_try(p->fetch, err))
             return err;
         hd_pull__sleep(p->fetch->job, attempt);

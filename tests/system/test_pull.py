@@ -12,6 +12,7 @@ import http.server
 import io
 import json
 import os
+import pty
 import random
 import re
 import shutil
@@ -768,12 +769,12 @@ def test_bad_wheels_are_refused_by_name():
 def test_killed_between_wheels_keeps_the_finished_ones():
     with Wheels() as wheels, Home((wheel_source(),)) as home:
         rng = random.Random(4)
-        for _ in range(3):
-            process = home.start("--pip", wheels.pip, "--connections", "2",
-                                 env=wheels.env(FAKE_PIP_DELAY="0.1"))
+        while home.finished() < PARTS // 2 * PART:
             before = home.finished()
+            process = home.start("--pip", wheels.pip, "--connections", "2",
+                                 env=wheels.env(FAKE_PIP_DELAY="0.3"))
             wait_until(lambda: home.finished() > before)
-            time.sleep(rng.uniform(0, 0.1))
+            time.sleep(rng.uniform(0, 0.05))
             process.kill()
             process.wait()
         kept = home.finished()
@@ -792,6 +793,9 @@ def test_pip_that_fails_is_explained():
                   *parts)
         says("WARNING: Retrying (Retry(total=1)) after connection broken by "
              "'NewConnectionError(...)'\nERROR: Could not find a version", "does not answer pip")
+        says("WARNING: Retrying after connection broken by 'ReadTimeoutError(\"x: Read timed out.\")'"
+             "\nERROR: x", "too slow for pip")
+        holds(open(wheels.log, encoding="utf-8").read(), "--timeout 8", "--timeout 60")
         says("No module named pip", "apt install python3-pip")
         says("ERROR: Failed at https://user:hunter2@index.example/simple/\x1b[31m", "pip: Failed at")
         r = home.pull("--pip", wheels.pip, env=wheels.env(
@@ -884,6 +888,29 @@ def test_events_as_json():
         assert progress and all(0 <= e["done"] <= e["total"] == SIZE for e in progress)
         equal([e["done"] for e in progress], sorted(e["done"] for e in progress), "progress")
         equal((events[-1]["path"], events[-1]["already"]), (home.file, False), "last event")
+
+
+def test_a_terminal_gets_a_bar():
+    with Hub() as hub, Home() as home:
+        hub.rate = 1_500_000
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(home.command(), stdout=subprocess.PIPE, stderr=theirs, text=True,
+                                   stdin=subprocess.DEVNULL, env=home.environment(hub))
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while data := os.read(ours, 4096):
+                seen += data
+        os.close(ours)
+        out = process.communicate(timeout=20)[0]
+        equal(process.returncode, 0, "exit status")
+        bars = re.findall(r"\r\x1b\[K\[#*\.*\] +(\d+)%  (\S+ \S+) of (\S+ \S+)  (\S+ \S+)/s  "
+                          r"(\S+) left", seen.decode())
+        assert len(bars) > 2, seen
+        equal([int(b[0]) for b in bars], sorted(int(b[0]) for b in bars), "shares")
+        equal({b[2] for b in bars}, {"6.3 MB"}, "total")
+        assert re.search(r"\d:\d\d", " ".join(b[4] for b in bars)), bars
+        holds(out, "hash checked")
 
 
 def test_a_full_disk_is_seen_before_anything_is_fetched():
