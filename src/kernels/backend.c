@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "kernels/ops.h"
+#include "kernels/x86/x86.h"
 
 static const char *nothing_missing(void)
 {
@@ -14,7 +15,11 @@ static const char *nothing_missing(void)
 
 /* Best last: "auto" takes the last one that the machine can run. */
 static const struct hd_backend backends[] = {
-    {"ref", HD_F32, &hd_ops_ref, nothing_missing},
+    {"ref", HD_F32, &hd_ops_ref, NULL, nothing_missing},
+#if HD_X86
+    {"avx2", HD_F16, &hd_ops_avx2, &hd_kernels_avx2, hd_x86_missing_avx2},
+    {"avx512", HD_F16, &hd_ops_avx512, &hd_kernels_avx512, hd_x86_missing_avx512},
+#endif
 };
 enum { N_BACKEND = sizeof backends / sizeof backends[0] };
 

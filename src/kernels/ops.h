@@ -46,6 +46,7 @@ struct hd_backend {
     const char *name;
     enum hd_dtype kv_dtype;
     const struct hd_ops *ops;
+    const struct hd_x86_kernels *x86; /* the kernels under the ops; NULL in ref */
     /* NULL where this machine can run it; else what is missing, for a sentence. */
     const char *(*missing)(void);
 };

@@ -1,0 +1,32 @@
+/* Pieces that the drivers of the vector back ends share (matmul.c, moe.c). */
+#ifndef HD_KERNELS_X86_DRIVER_H
+#define HD_KERNELS_X86_DRIVER_H
+
+#include "kernels/x86/x86.h"
+
+/* Columns per chunk for n columns of n_in elements. */
+int64_t hd_x86_column_chunk(int64_t n, int64_t n_in);
+/* Tasks per grab of the pool. */
+size_t hd_x86_pool_chunk(int64_t n_task, size_t panel_bytes, int threads);
+
+/* Quantised activations: describe, measure, place; then quantise tile by tile. */
+void hd_x86_activations_init(struct hd_activations *a, const uint8_t *rows, size_t stride,
+                             int64_t n_in, int64_t n);
+size_t hd_x86_activations_bytes(int64_t n, int64_t n_in);
+void hd_x86_activations_place(struct hd_activations *a, void *memory);
+
+/* A thread's working memory: the unpacked tile and two sets of sums. */
+struct hd_x86_work {
+    uint8_t *tile;
+    float (*sums)[HD_PANEL];
+    float (*more)[HD_PANEL];
+};
+size_t hd_x86_work_bytes(int64_t column_chunk);
+struct hd_x86_work hd_x86_work_of(uint8_t *scratch, size_t bytes, int thread, int64_t column_chunk);
+
+/* work.sums = panel of w[matrix] × columns. */
+void hd_x86_panel(const struct hd_x86_kernels *k, const struct hd_weight *w, int64_t matrix,
+                  int64_t panel, const struct hd_activations *a, int64_t column, int64_t n,
+                  enum hd_form form, struct hd_x86_work work);
+
+#endif

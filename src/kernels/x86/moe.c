@@ -1,0 +1,219 @@
+/* The mixture of experts on the vector back ends: tokens are grouped by expert, so that each
+ * expert's weights are read once. Three passes, each over all active experts at once:
+ *   1. (expert, panel of n_ff):  gate and up sums, silu, into the hidden rows
+ *   2. (expert, tile):           hidden rows to 8 bits
+ *   3. (panel of n_embd):        down sums, expert after expert in ascending order, added to out
+ * A token's sum over its experts therefore has an order of its own, and no two threads meet. */
+#include <string.h>
+
+#include "kernels/x86/driver.h"
+
+/* An expert that somebody chose. */
+struct group {
+    int64_t expert;
+    int64_t start, n;          /* its columns among all (token, expert) pairs */
+    int64_t first_tile;        /* tiles of the groups before it */
+    struct hd_activations in;  /* its tokens */
+    struct hd_activations mid; /* their hidden rows */
+};
+
+struct moe_job {
+    const struct hd_x86_kernels *k;
+    const struct hd_weight *gate, *up, *down;
+    const struct hd_tensor *out;
+    struct group *group;
+    int64_t n_group, n_tile, n_pair;
+    int32_t *token; /* [n_pair], by expert */
+    float *weight;  /* [n_pair] */
+    float *hidden;  /* [n_pair, n_ff] */
+    bool second;    /* quantises hidden rows, not inputs */
+    int64_t column_chunk;
+    enum hd_form form;
+    uint8_t *scratch;
+    size_t work_bytes;
+};
+
+/* --- grouping ------------------------------------------------------------------------------------
+ */
+
+static int64_t count_pairs(int64_t *count, const struct hd_tensor *ids, int64_t n_expert)
+{
+    memset(count, 0, (size_t)(n_expert + 1) * sizeof *count);
+    for (int64_t i = 0; i < ids->ne[1]; i++) {
+        const int32_t *id = hd_tensor_row(ids, i, 0);
+        for (int64_t j = 0; j < ids->ne[0]; j++)
+            count[id[j]]++;
+    }
+    return ids->ne[0] * ids->ne[1];
+}
+
+/* A counting sort of the pairs by expert; count: [n_expert + 1]. */
+static void group_pairs(struct moe_job *job, int64_t *count, const struct hd_tensor *ids,
+                        const struct hd_tensor *weights)
+{
+    int64_t n_expert = job->gate->n_matrix, start = 0;
+    for (int64_t e = 0; e < n_expert; e++) {
+        int64_t n = count[e];
+        count[e] = start;
+        if (n) {
+            job->group[job->n_group++] =
+                (struct group){.expert = e, .start = start, .n = n, .first_tile = job->n_tile};
+            job->n_tile += (n + HD_TILE_COLUMNS - 1) / HD_TILE_COLUMNS;
+            start += n;
+        }
+    }
+    for (int64_t i = 0; i < ids->ne[1]; i++) {
+        const int32_t *id = hd_tensor_row(ids, i, 0);
+        const float *weight = hd_tensor_row(weights, i, 0);
+        for (int64_t j = 0; j < ids->ne[0]; j++) {
+            int64_t at = count[id[j]]++;
+            job->token[at] = (int32_t)i;
+            job->weight[at] = weight[j];
+        }
+    }
+}
+
+/* The activations of all groups, one after another in two shared pieces of memory. */
+static void place_activations(struct moe_job *job, const struct hd_tensor *in, uint8_t *in_memory,
+                              uint8_t *mid_memory)
+{
+    for (int64_t i = 0; i < job->n_group; i++) {
+        struct group *g = &job->group[i];
+        hd_x86_activations_init(&g->in, hd_tensor_row(in, 0, 0), in->nb[1], in->ne[0], g->n);
+        g->in.index = job->token + g->start;
+        hd_x86_activations_place(&g->in, in_memory);
+        in_memory += hd_x86_activations_bytes(g->n, in->ne[0]);
+        int64_t n_ff = job->gate->n_out;
+        hd_x86_activations_init(&g->mid, (uint8_t *)(job->hidden + g->start * n_ff),
+                                (size_t)n_ff * sizeof(float), n_ff, g->n);
+        hd_x86_activations_place(&g->mid, mid_memory);
+        mid_memory += hd_x86_activations_bytes(g->n, n_ff);
+    }
+}
+
+/* --- the passes
+ * ------------------------------------------------------------------------------------ */
+
+static void quantise_task(void *ud, size_t begin, size_t end, int thread)
+{
+    struct moe_job *job = ud;
+    int64_t i = 0;
+    for (int64_t t = (int64_t)begin; t < (int64_t)end; t++) {
+        while (i + 1 < job->n_group && job->group[i + 1].first_tile <= t)
+            i++;
+        const struct group *g = &job->group[i];
+        job->k->quantise(job->second ? &g->mid : &g->in, t - g->first_tile);
+    }
+}
+
+static void quantise(struct moe_job *job, struct hd_pool *pool, bool second)
+{
+    job->second = second;
+    hd_pool_run(pool, (size_t)job->n_tile, 2, quantise_task, job);
+}
+
+static void hidden_task(void *ud, size_t begin, size_t end, int thread)
+{
+    struct moe_job *job = ud;
+    struct hd_x86_work work =
+        hd_x86_work_of(job->scratch, job->work_bytes, thread, job->column_chunk);
+    struct hd_x86_work second = work;
+    second.sums = work.more;
+    int64_t n_panel = hd_pack_panels(job->gate), n_ff = job->gate->n_out;
+    for (size_t t = begin; t < end; t++) {
+        const struct group *g = &job->group[(int64_t)t / n_panel];
+        int64_t panel = (int64_t)t % n_panel, left = n_ff - panel * HD_PANEL;
+        for (int64_t c = 0; c < g->n; c += job->column_chunk) {
+            int64_t n = g->n - c < job->column_chunk ? g->n - c : job->column_chunk;
+            hd_x86_panel(job->k, job->gate, g->expert, panel, &g->in, c, n, job->form, work);
+            hd_x86_panel(job->k, job->up, g->expert, panel, &g->in, c, n, job->form, second);
+            for (int64_t i = 0; i < n; i++)
+                job->k->silu_mul(job->hidden + (g->start + c + i) * n_ff + panel * HD_PANEL,
+                                 work.sums[i], work.more[i], left < HD_PANEL ? left : HD_PANEL);
+        }
+    }
+}
+
+static void down_task(void *ud, size_t begin, size_t end, int thread)
+{
+    struct moe_job *job = ud;
+    struct hd_x86_work work =
+        hd_x86_work_of(job->scratch, job->work_bytes, thread, job->column_chunk);
+    for (int64_t panel = (int64_t)begin; panel < (int64_t)end; panel++) {
+        int64_t left = job->down->n_out - panel * HD_PANEL;
+        int64_t width = left < HD_PANEL ? left : HD_PANEL;
+        for (const struct group *g = job->group; g < job->group + job->n_group; g++)
+            for (int64_t c = 0; c < g->n; c += job->column_chunk) {
+                int64_t n = g->n - c < job->column_chunk ? g->n - c : job->column_chunk;
+                hd_x86_panel(job->k, job->down, g->expert, panel, &g->mid, c, n, job->form, work);
+                for (int64_t i = 0; i < n; i++) {
+                    int64_t pair = g->start + c + i;
+                    float *out =
+                        (float *)hd_tensor_row(job->out, job->token[pair], 0) + panel * HD_PANEL;
+                    for (int64_t r = 0; r < width; r++)
+                        out[r] += job->weight[pair] * work.sums[i][r];
+                }
+            }
+    }
+}
+
+/* --- the op
+ * ------------------------------------------------------------------------------------------ */
+
+/* Scratch for the grouping: counts, groups, tokens and weights. */
+static int64_t *place_groups(struct moe_job *job, struct hd_stream *s, int64_t n_pair)
+{
+    size_t n_expert = (size_t)job->gate->n_matrix, pairs = (size_t)n_pair;
+    size_t count_bytes = hd_round_up((n_expert + 1) * sizeof(int64_t), 64);
+    size_t group_bytes = hd_round_up(n_expert * sizeof(struct group), 64);
+    uint8_t *p = hd_stream_scratch(s, HD_SCRATCH_GROUPS, count_bytes + group_bytes + 8 * pairs);
+    if (!p)
+        return NULL;
+    job->group = (struct group *)(p + count_bytes);
+    job->token = (int32_t *)(p + count_bytes + group_bytes);
+    job->weight = (float *)(job->token + pairs);
+    return (int64_t *)p;
+}
+
+void hd_x86_moe(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                const struct hd_weight *gate, const struct hd_weight *up,
+                const struct hd_weight *down, struct hd_tensor ids, struct hd_tensor weights,
+                enum hd_form form)
+{
+    struct moe_job job = {
+        .k = s->backend->x86, .gate = gate, .up = up, .down = down, .out = &out, .form = form};
+    int threads = hd_pool_threads(s->pool);
+    int64_t n_pair = ids.ne[0] * ids.ne[1], n_ff = gate->n_out;
+    int64_t longest = in.ne[0] > n_ff ? in.ne[0] : n_ff;
+    int64_t *count = place_groups(&job, s, n_pair);
+    if (!count || !n_pair)
+        return;
+    job.n_pair = count_pairs(count, &ids, gate->n_matrix);
+    group_pairs(&job, count, &ids, &weights);
+
+    /* The sum of the groups' needs is at most that of all pairs, plus rounding per group. */
+    size_t slack = 128 * (size_t)job.n_group;
+    size_t in_bytes = hd_x86_activations_bytes(n_pair, in.ne[0]) + slack;
+    size_t mid_bytes = hd_x86_activations_bytes(n_pair, n_ff) + slack;
+    job.column_chunk = hd_x86_column_chunk(ids.ne[1], longest);
+    job.work_bytes = hd_x86_work_bytes(job.column_chunk);
+    job.scratch = hd_stream_scratch(s, HD_SCRATCH_THREADS, job.work_bytes * (size_t)threads);
+    uint8_t *memory = hd_stream_scratch(s, HD_SCRATCH_INPUT, in_bytes + mid_bytes);
+    job.hidden = hd_stream_scratch(s, HD_SCRATCH_HIDDEN, (size_t)(n_pair * n_ff) * sizeof(float));
+    if (!job.scratch || !memory || !job.hidden)
+        return;
+    place_activations(&job, &in, memory, memory + in_bytes);
+
+    if (!gate->pack->is_float || !up->pack->is_float)
+        quantise(&job, s->pool, false);
+    int64_t tasks = job.n_group * hd_pack_panels(gate);
+    hd_pool_run(s->pool, (size_t)tasks,
+                hd_x86_pool_chunk(tasks, 2 * hd_pack_panel_bytes(gate), threads), hidden_task,
+                &job);
+    if (!down->pack->is_float)
+        quantise(&job, s->pool, true);
+    tasks = hd_pack_panels(down);
+    hd_pool_run(s->pool, (size_t)tasks,
+                hd_x86_pool_chunk(tasks, (size_t)job.n_group * hd_pack_panel_bytes(down), threads),
+                down_task, &job);
+}

@@ -1,0 +1,85 @@
+/* The layout in which the vector back ends (AVX2, AVX-512, AMX) hold quantised weights.
+ *
+ * A matrix is cut into panels of 16 output rows (the last one padded with zero scales), a panel
+ * into units along the input (64 elements for the types with 32-element blocks, 256 for the K
+ * types), a unit into blocks of 32. A panel's units follow one another, so a product reads one
+ * stream.
+ *
+ *   unit:   scales of the 16 rows │ block 0 │ block 1 │ …
+ *   block:  for group g = 0 … 7 of four input elements, one 64-byte line
+ *             row 0: e0 e1 e2 e3 │ row 1: e0 e1 e2 e3 │ … │ row 15
+ *
+ * so one 4-byte broadcast of activations meets 16 rows (8 with AVX2) in one instruction, with no
+ * horizontal sums; it is also the tile order of AMX. Elements are unsigned; lines are stored as bit
+ * planes:
+ *   4-bit plane (256 bytes): line i holds group i in its low and group i + 4 in its high nibbles
+ *   2-bit plane (128 bytes): line i holds group 4i + j in bits 2j and 2j + 1 of its bytes
+ *   1-bit plane (64 bytes):  bit g of each byte belongs to group g
+ *   8-bit plane (512 bytes): as it is
+ * Scales keep the file's precision, so the memory needed is the file's to within 3% (Q3_K: 5%):
+ *   64-element units: f16 d[2][16], then, where there is one, f16 m[2][16]
+ *   Q4_K, Q5_K:       f16 d[16], f16 dmin[16], u8 scale[8][16], u8 min[8][16]
+ *   Q6_K, Q3_K:       f16 d[16], 32 bytes unused, i8 scale[16][16]
+ *   Q2_K:             f16 d[16], f16 dmin[16], u8 scale | min << 4 [16][16]
+ * Float types: element k of the 16 rows side by side, [n_in][16], in the file's type. */
+#ifndef HD_KERNELS_X86_PACK_H
+#define HD_KERNELS_X86_PACK_H
+
+#include "kernels/ops.h"
+
+enum { HD_PANEL = 16 };
+
+struct hd_pack {
+    enum hd_dtype dtype;
+    bool is_float;
+    int unit;       /* elements; 1 for floats */
+    int unit_bytes; /* of the 16 rows */
+    int head_bytes; /* of the scales before the first block */
+    int bits;       /* of an element */
+    int zero;  /* what an unsigned element has too much, a power of two; 0: the type has minima */
+    int group; /* elements per scale: 32 or 16 */
+};
+
+/* By type; in the header so that kernels instantiated for one type see constants. */
+static const struct hd_pack hd_packs[HD_BF16 + 1] = {
+    [HD_F32] = {HD_F32, true, 1, 64, 0, 32, 0, 0},
+    [HD_F16] = {HD_F16, true, 1, 32, 0, 16, 0, 0},
+    [HD_BF16] = {HD_BF16, true, 1, 32, 0, 16, 0, 0},
+    [HD_Q4_0] = {HD_Q4_0, false, 64, 64 + 2 * 256, 64, 4, 8, 32},
+    [HD_Q4_1] = {HD_Q4_1, false, 64, 128 + 2 * 256, 128, 4, 0, 32},
+    [HD_Q5_0] = {HD_Q5_0, false, 64, 64 + 2 * 320, 64, 5, 16, 32},
+    [HD_Q5_1] = {HD_Q5_1, false, 64, 128 + 2 * 320, 128, 5, 0, 32},
+    [HD_Q8_0] = {HD_Q8_0, false, 64, 64 + 2 * 512, 64, 8, 128, 32},
+    [HD_Q2_K] = {HD_Q2_K, false, 256, 320 + 8 * 128, 320, 2, 0, 16},
+    [HD_Q3_K] = {HD_Q3_K, false, 256, 320 + 8 * 192, 320, 3, 4, 16},
+    [HD_Q4_K] = {HD_Q4_K, false, 256, 320 + 8 * 256, 320, 4, 0, 32},
+    [HD_Q5_K] = {HD_Q5_K, false, 256, 320 + 8 * 320, 320, 5, 0, 32},
+    [HD_Q6_K] = {HD_Q6_K, false, 256, 320 + 8 * 384, 320, 6, 32, 16},
+};
+
+/* NULL where the type has no packed form. */
+const struct hd_pack *hd_pack_of(enum hd_dtype dtype);
+/* ops->weight_prepare of the vector back ends. */
+enum hd_err hd_pack_weight(struct hd_weight *w, struct hd_pool *pool, struct hd_errmsg *msg);
+
+static inline int64_t hd_pack_units(const struct hd_pack *pack, int64_t n_in)
+{
+    return (n_in + pack->unit - 1) / pack->unit;
+}
+
+static inline int64_t hd_pack_panels(const struct hd_weight *w)
+{
+    return (w->n_out + HD_PANEL - 1) / HD_PANEL;
+}
+
+static inline size_t hd_pack_panel_bytes(const struct hd_weight *w)
+{
+    return (size_t)hd_pack_units(w->pack, w->n_in) * (size_t)w->pack->unit_bytes;
+}
+
+static inline const uint8_t *hd_pack_panel(const struct hd_weight *w, int64_t matrix, int64_t panel)
+{
+    return w->packed + (size_t)(matrix * hd_pack_panels(w) + panel) * hd_pack_panel_bytes(w);
+}
+
+#endif

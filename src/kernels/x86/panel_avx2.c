@@ -1,0 +1,484 @@
+/* Panel products with AVX2, in two halves of 8 rows (a line is 2 × 32 bytes).
+ *
+ * vpmaddubsw multiplies unsigned elements by signed activations and adds pairs into int16; several
+ * of them are added before vpmaddwd widens to int32. How many fit is a matter of the element's
+ * bits, |activation| ≤ 127:  4 bits: 8 · 2 · 15 · 127 = 30480 < 32768, a whole block;  5 bits: 4;
+ * 6 bits: 2. 8-bit elements are signed: their sign moves to the activations (vpsignb), and
+ * 2 · 128 · 127 = 32512 fits once. The integers come out exact, as with VNNI, and the
+ * floating-point steps are those of panel_avx512.c: both give the same bits. */
+#include <immintrin.h>
+#include <string.h>
+
+#include "kernels/x86/rows.h"
+#include "kernels/x86/vec_avx2.h"
+
+enum { HALF = 8 }; /* rows */
+
+struct scales {
+    __m256 d[2], m[2]; /* of the block, or of its halves of 16 elements */
+};
+
+INLINE __m256 f16_line(const uint8_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+
+INLINE __m256i u8_ints(const uint8_t *p)
+{
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+}
+
+/* half: 0 for rows 0-7, 1 for rows 8-15. */
+INLINE void load_scales(struct scales *s, const struct hd_pack *pack, const uint8_t *unit, int b,
+                        int half)
+{
+    if (pack->unit == 64) {
+        s->d[0] = f16_line(unit + 32 * b + 16 * half);
+        if (!pack->zero) /* the file adds it, the K types subtract theirs */
+            s->m[0] = _mm256_sub_ps(_mm256_setzero_ps(), f16_line(unit + 64 + 32 * b + 16 * half));
+        return;
+    }
+    __m256 d = f16_line(unit + 16 * half);
+    const uint8_t *scale = unit + 64 + 8 * half;
+    if (pack->group == 32) {
+        s->d[0] = _mm256_mul_ps(d, _mm256_cvtepi32_ps(u8_ints(scale + 16 * b)));
+        s->m[0] = _mm256_mul_ps(f16_line(unit + 32 + 16 * half),
+                                _mm256_cvtepi32_ps(u8_ints(scale + 128 + 16 * b)));
+        return;
+    }
+    for (int h = 0; h < 2; h++) {
+        const uint8_t *p = scale + 16 * (2 * b + h);
+        if (pack->zero) {
+            __m256i v = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p));
+            s->d[h] = _mm256_mul_ps(d, _mm256_cvtepi32_ps(v));
+        } else { /* Q2_K: two nibbles */
+            __m256i both = u8_ints(p);
+            __m256i low = _mm256_and_si256(both, _mm256_set1_epi32(15));
+            __m256i high = _mm256_srli_epi32(both, 4);
+            s->d[h] = _mm256_mul_ps(d, _mm256_cvtepi32_ps(low));
+            s->m[h] = _mm256_mul_ps(f16_line(unit + 32 + 16 * half), _mm256_cvtepi32_ps(high));
+        }
+    }
+}
+
+/* Moves bits of every byte from position `from` to `to`; what crosses a byte is masked by the user.
+ */
+INLINE __m256i move_bits(__m256i v, int from, int to)
+{
+    return from > to ? _mm256_srli_epi16(v, from - to) : _mm256_slli_epi16(v, to - from);
+}
+
+INLINE __m256i line_at(const uint8_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+/* p: the block, plus 32 bytes for the second half. 8-bit elements become signed. */
+INLINE void load_lines(__m256i q[8], int bits, const uint8_t *p)
+{
+    const __m256i nibble = _mm256_set1_epi8(15);
+    if (bits == 8) {
+        for (int g = 0; g < 8; g++)
+            q[g] = _mm256_xor_si256(line_at(p + 64 * g), _mm256_set1_epi8((char)0x80));
+        return;
+    }
+    int low = 0;
+    if (bits >= 4) {
+        for (int i = 0; i < 4; i++) {
+            __m256i v = line_at(p + 64 * i);
+            q[i] = _mm256_and_si256(v, nibble);
+            q[i + 4] = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
+        }
+        p += 256;
+        low = 4;
+    }
+    if (bits - low >= 2) {
+        const __m256i mask = _mm256_set1_epi8((char)(3 << low));
+        for (int g = 0; g < 8; g++) {
+            __m256i v = move_bits(line_at(p + 64 * (g / 4)), 2 * (g % 4), low);
+            v = _mm256_and_si256(v, mask);
+            q[g] = low ? _mm256_or_si256(v, q[g]) : v;
+        }
+        p += 128;
+        low += 2;
+    }
+    if (bits > low) {
+        const __m256i mask = _mm256_set1_epi8((char)(1 << low)), v = line_at(p);
+        for (int g = 0; g < 8; g++)
+            q[g] = _mm256_or_si256(_mm256_and_si256(move_bits(v, g, low), mask), q[g]);
+    }
+}
+
+/* --- one block of 8 rows against one tile of W columns -------------------------------------------
+ */
+
+struct cursor {
+    const int8_t *q;
+    const float *aux;
+};
+
+INLINE struct cursor cursor_at(const struct hd_activations *a, int64_t column, int64_t block, int W)
+{
+    int64_t tile = column / HD_TILE_COLUMNS;
+    return (struct cursor){hd_tile_q(a, tile) + block * 32 * W,
+                           hd_tile_aux(a, tile) + block * HD_AUX * W};
+}
+
+INLINE __m256i broadcast4(const struct cursor *c, int g, int column, int W)
+{
+    int32_t four;
+    memcpy(&four, c->q + 4 * W * g + 4 * column, 4);
+    return _mm256_set1_epi32(four);
+}
+
+INLINE __m256 aux_float(const struct cursor *c, int what, int column, int W)
+{
+    return _mm256_set1_ps(c->aux[what * W + column]);
+}
+
+INLINE __m256i aux_int(const struct cursor *c, int what, int column, int W)
+{
+    int32_t value;
+    memcpy(&value, &c->aux[what * W + column], 4);
+    return _mm256_set1_epi32(value);
+}
+
+/* Sums of element products of the groups [from, to), pairs in int16. */
+INLINE __m256i products(__m256i line, __m256i four, int bits)
+{
+    if (bits == 8)
+        return _mm256_maddubs_epi16(_mm256_abs_epi8(line), _mm256_sign_epi8(four, line));
+    return _mm256_maddubs_epi16(line, four);
+}
+
+/* q: eight lines, in registers or in the unpacked tile. */
+INLINE void block_columns(__m256 *sum, const __m256i *q, const struct scales *s, int bits,
+                          int group, int zero, const struct cursor *a, int W)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    const int step = bits <= 4 ? group / 4 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
+    __m256 value[4];
+    for (int h = 0; h < 32 / group; h++) {
+        int neg = group == 32 ? HD_AUX_NEG32 : h ? HD_AUX_NEG16_HI : HD_AUX_NEG16_LO;
+        __m256i acc[4];
+        for (int g = h * 4; g < h * 4 + group / 4; g += step) {
+            __m256i pairs[4];
+            for (int i = 0; i < step; i++)
+                for (int c = 0; c < W; c++) {
+                    __m256i p = products(q[g + i], broadcast4(a, g + i, c, W), bits);
+                    pairs[c] = i ? _mm256_add_epi16(pairs[c], p) : p;
+                }
+            for (int c = 0; c < W; c++) {
+                __m256i wide = _mm256_madd_epi16(pairs[c], ones);
+                acc[c] = g == h * 4 ? wide : _mm256_add_epi32(acc[c], wide);
+            }
+        }
+        for (int c = 0; c < W; c++) {
+            if (zero >= 0 && bits != 8)
+                acc[c] = _mm256_add_epi32(acc[c], _mm256_slli_epi32(aux_int(a, neg, c, W), zero));
+            __m256 f = _mm256_cvtepi32_ps(acc[c]);
+            value[c] = h ? _mm256_fmadd_ps(f, s->d[h], value[c]) : _mm256_mul_ps(f, s->d[h]);
+            if (zero < 0 && group == 32)
+                value[c] = _mm256_fnmadd_ps(s->m[h], aux_float(a, HD_AUX_SUM, c, W), value[c]);
+            else if (zero < 0)
+                value[c] =
+                    _mm256_fmadd_ps(s->m[h], _mm256_cvtepi32_ps(aux_int(a, neg, c, W)), value[c]);
+        }
+    }
+    for (int c = 0; c < W; c++)
+        sum[c] = _mm256_fmadd_ps(value[c], aux_float(a, HD_AUX_SCALE, c, W), sum[c]);
+}
+
+/* --- direct: lines go from memory through registers
+ * ------------------------------------------------ */
+
+INLINE void direct(const struct hd_panel_job *job, const struct hd_pack *pack, int64_t column,
+                   int W)
+{
+    const int zero = pack->zero ? __builtin_ctz((unsigned)pack->zero) : -1;
+    const int block_bytes = 64 * pack->bits;
+    struct cursor a = cursor_at(job->a, column, 0, W);
+    __m256 sum[2][4];
+    for (int c = 0; c < W; c++)
+        sum[0][c] = sum[1][c] = _mm256_setzero_ps();
+    const uint8_t *unit = job->panel;
+    for (int64_t u = 0; u < job->n_unit; u++, unit += pack->unit_bytes)
+        for (int b = 0; b < pack->unit / 32; b++) {
+            for (int half = 0; half < 2; half++) {
+                struct scales s;
+                __m256i q[8];
+                load_scales(&s, pack, unit, b, half);
+                load_lines(q, pack->bits, unit + pack->head_bytes + b * block_bytes + 32 * half);
+                block_columns(sum[half], q, &s, pack->bits, pack->group, zero, &a, W);
+            }
+            a.q += 32 * W;
+            a.aux += HD_AUX * W;
+        }
+    for (int c = 0; c < W; c++) {
+        float *out = job->sums[column - job->column + c];
+        _mm256_storeu_ps(out, sum[0][c]);
+        _mm256_storeu_ps(out + HALF, sum[1][c]);
+    }
+}
+
+INLINE void direct_all(const struct hd_panel_job *job, const struct hd_pack *pack)
+{
+    int64_t column = job->column, end = column + job->n;
+    for (; end - column >= 4; column += 4)
+        direct(job, pack, column, 4);
+    if (end - column == 3)
+        direct(job, pack, column, 3);
+    else if (end - column == 2)
+        direct(job, pack, column, 2);
+    else if (end - column == 1)
+        direct(job, pack, column, 1);
+}
+
+/* --- unpacked: half a panel at a time in L1/L2, then four columns at a time
+ * ------------------------- */
+
+struct tile {
+    __m256i *line; /* [block][8] */
+    __m256 *scale; /* [block][2 or 4]: d, m or d, d, m, m */
+};
+
+INLINE void unpack(const struct tile *t, const struct hd_pack *pack, const uint8_t *unit,
+                   int64_t n_unit, int half)
+{
+    const int block_bytes = 64 * pack->bits, halves = 32 / pack->group;
+    __m256i *line = t->line;
+    __m256 *scale = t->scale;
+    for (int64_t u = 0; u < n_unit; u++, unit += pack->unit_bytes)
+        for (int b = 0; b < pack->unit / 32; b++, line += 8, scale += 2 * halves) {
+            struct scales s;
+            load_scales(&s, pack, unit, b, half);
+            load_lines(line, pack->bits, unit + pack->head_bytes + b * block_bytes + 32 * half);
+            for (int h = 0; h < halves; h++) {
+                scale[h] = s.d[h];
+                if (!pack->zero)
+                    scale[halves + h] = s.m[h];
+            }
+        }
+}
+
+INLINE void tile_columns(const struct hd_panel_job *job, const struct hd_pack *pack,
+                         const struct tile *t, int64_t block, int64_t n_block, int half,
+                         int64_t column, int W)
+{
+    const int halves = 32 / pack->group;
+    const int zero = pack->zero ? __builtin_ctz((unsigned)pack->zero) : -1;
+    struct cursor a = cursor_at(job->a, column, block, W);
+    float(*out)[HD_PANEL] = job->sums + (column - job->column);
+    __m256 sum[4];
+    for (int c = 0; c < W; c++)
+        sum[c] = block ? _mm256_loadu_ps(out[c] + HALF * half) : _mm256_setzero_ps();
+    const __m256i *line = t->line;
+    const __m256 *scale = t->scale;
+    for (int64_t b = 0; b < n_block; b++, line += 8, scale += 2 * halves) {
+        struct scales s;
+        for (int h = 0; h < halves; h++) {
+            s.d[h] = scale[h];
+            if (!pack->zero)
+                s.m[h] = scale[halves + h];
+        }
+        block_columns(sum, line, &s, pack->bits, pack->group, zero, &a, W);
+        a.q += 32 * W;
+        a.aux += HD_AUX * W;
+    }
+    for (int c = 0; c < W; c++)
+        _mm256_storeu_ps(out[c] + HALF * half, sum[c]);
+}
+
+INLINE void multiply(const struct hd_panel_job *job, const struct hd_pack *pack,
+                     const struct tile *t, int64_t block, int64_t n_block, int half)
+{
+    int64_t column = job->column, end = column + job->n;
+    for (; end - column >= 4; column += 4)
+        tile_columns(job, pack, t, block, n_block, half, column, 4);
+    if (end - column == 3)
+        tile_columns(job, pack, t, block, n_block, half, column, 3);
+    else if (end - column == 2)
+        tile_columns(job, pack, t, block, n_block, half, column, 2);
+    else if (end - column == 1)
+        tile_columns(job, pack, t, block, n_block, half, column, 1);
+}
+
+/* --- per type
+ * ----------------------------------------------------------------------------------------- */
+
+#define TYPES(X)                                                                                   \
+    X(HD_Q4_0)                                                                                     \
+    X(HD_Q4_1)                                                                                     \
+    X(HD_Q5_0)                                                                                     \
+    X(HD_Q5_1)                                                                                     \
+    X(HD_Q8_0)                                                                                     \
+    X(HD_Q2_K)                                                                                     \
+    X(HD_Q3_K)                                                                                     \
+    X(HD_Q4_K)                                                                                     \
+    X(HD_Q5_K)                                                                                     \
+    X(HD_Q6_K)
+
+#define KERNELS(type)                                                                              \
+    static void direct_##type(const struct hd_panel_job *job)                                      \
+    {                                                                                              \
+        direct_all(job, &hd_packs[type]);                                                          \
+    }                                                                                              \
+    static void unpack_##type(const struct tile *t, const uint8_t *unit, int64_t n_unit, int half) \
+    {                                                                                              \
+        unpack(t, &hd_packs[type], unit, n_unit, half);                                            \
+    }                                                                                              \
+    static void multiply_##type(const struct hd_panel_job *job, const struct tile *t,              \
+                                int64_t block, int64_t n_block, int half)                          \
+    {                                                                                              \
+        multiply(job, &hd_packs[type], t, block, n_block, half);                                   \
+    }
+TYPES(KERNELS)
+
+static const struct {
+    void (*direct)(const struct hd_panel_job *);
+    void (*unpack)(const struct tile *, const uint8_t *, int64_t, int);
+    void (*multiply)(const struct hd_panel_job *, const struct tile *, int64_t, int64_t, int);
+} by_type[] = {
+#define ROW(type) [type] = {direct_##type, unpack_##type, multiply_##type},
+    TYPES(ROW)
+#undef ROW
+};
+
+static void panel(const struct hd_panel_job *job)
+{
+    const struct hd_pack *pack = job->pack;
+    if (job->n <= HD_TILE_COLUMNS) {
+        by_type[pack->dtype].direct(job);
+        return;
+    }
+    struct tile t = {(__m256i *)job->tile, (__m256 *)(job->tile + HD_TILE_BLOCKS * 256)};
+    int64_t step = HD_TILE_BLOCKS * 32 / pack->unit, blocks = pack->unit / 32;
+    for (int64_t u = 0; u < job->n_unit; u += step)
+        for (int half = 0; half < 2; half++) {
+            int64_t n = job->n_unit - u < step ? job->n_unit - u : step;
+            by_type[pack->dtype].unpack(&t, job->panel + u * pack->unit_bytes, n, half);
+            by_type[pack->dtype].multiply(job, &t, u * blocks, n * blocks, half);
+        }
+}
+
+/* --- float types
+ * ---------------------------------------------------------------------------------------- */
+
+INLINE __m256 float_line(enum hd_dtype dtype, const uint8_t *panel, int64_t k, int half)
+{
+    if (dtype == HD_F32)
+        return _mm256_loadu_ps((const float *)panel + 16 * k + HALF * half);
+    __m128i bits = _mm_loadu_si128((const __m128i *)panel + 2 * k + half);
+    if (dtype == HD_F16)
+        return _mm256_cvtph_ps(bits);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+
+INLINE void float_columns(const struct hd_panel_job *job, enum hd_dtype dtype, int64_t column,
+                          int C)
+{
+    const float *x[4];
+    __m256 sum[2][4];
+    for (int c = 0; c < C; c++) {
+        x[c] = hd_column_row(job->a, column + c);
+        sum[0][c] = sum[1][c] = _mm256_setzero_ps();
+    }
+    for (int64_t k = 0; k < job->n_unit; k++) {
+        const __m256 low = float_line(dtype, job->panel, k, 0);
+        const __m256 high = float_line(dtype, job->panel, k, 1);
+        for (int c = 0; c < C; c++) {
+            __m256 v = _mm256_set1_ps(x[c][k]);
+            sum[0][c] = _mm256_fmadd_ps(low, v, sum[0][c]);
+            sum[1][c] = _mm256_fmadd_ps(high, v, sum[1][c]);
+        }
+    }
+    for (int c = 0; c < C; c++) {
+        float *out = job->sums[column - job->column + c];
+        _mm256_storeu_ps(out, sum[0][c]);
+        _mm256_storeu_ps(out + HALF, sum[1][c]);
+    }
+}
+
+INLINE void float_all(const struct hd_panel_job *job, enum hd_dtype dtype)
+{
+    int64_t column = job->column, end = column + job->n;
+    for (; end - column >= 4; column += 4)
+        float_columns(job, dtype, column, 4);
+    for (; end > column; column++)
+        float_columns(job, dtype, column, 1);
+}
+
+static void panel_float(const struct hd_panel_job *job)
+{
+    if (job->pack->dtype == HD_F32)
+        float_all(job, HD_F32);
+    else if (job->pack->dtype == HD_F16)
+        float_all(job, HD_F16);
+    else
+        float_all(job, HD_BF16);
+}
+
+/* --- activations
+ * ------------------------------------------------------------------------------------------ */
+
+INLINE int32_t sum_ints(__m256i v)
+{
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+
+/* One block of 32 of one column: int8 values in groups of four, 4 · W bytes apart, and aux. */
+INLINE void quantise_block(int8_t *q, float *aux, const __m256 x[4], int W)
+{
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    __m256 largest = _mm256_andnot_ps(sign, x[0]);
+    for (int i = 1; i < 4; i++)
+        largest = _mm256_max_ps(largest, _mm256_andnot_ps(sign, x[i]));
+    float amax = vec_largest(largest);
+    const __m256 inverse = _mm256_set1_ps(amax > 1e-30f ? 127.0f / amax : 0.0f);
+    __m256i v[4];
+    for (int i = 0; i < 4; i++)
+        v[i] = _mm256_cvtps_epi32(_mm256_mul_ps(x[i], inverse));
+    /* The packs work within 128-bit lanes; the permutation puts the groups of four in order. */
+    __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    int32_t four[8];
+    _mm256_storeu_si256((__m256i *)four, bytes);
+    for (int g = 0; g < 8; g++)
+        memcpy(q + 4 * W * g, &four[g], 4);
+    int32_t neg[3];
+    neg[1] = -sum_ints(_mm256_add_epi32(v[0], v[1]));
+    neg[2] = -sum_ints(_mm256_add_epi32(v[2], v[3]));
+    neg[0] = neg[1] + neg[2];
+    aux[HD_AUX_SCALE * W] = amax / 127.0f;
+    aux[HD_AUX_SUM * W] = (float)-neg[0];
+    for (int i = 0; i < 3; i++)
+        memcpy(&aux[(HD_AUX_NEG32 + i) * W], &neg[i], 4);
+}
+
+static void quantise(const struct hd_activations *a, int64_t tile)
+{
+    int W = hd_tile_width(a, tile);
+    for (int c = 0; c < W; c++) {
+        const float *x = hd_column_row(a, tile * HD_TILE_COLUMNS + c);
+        int8_t *q = hd_tile_q(a, tile) + 4 * c;
+        float *aux = hd_tile_aux(a, tile) + c;
+        for (int64_t b = 0; b < a->n_block; b++, q += 32 * W, aux += HD_AUX * W) {
+            __m256 v[4];
+            for (int i = 0; i < 4; i++) {
+                int64_t at = 32 * b + 8 * i;
+                v[i] = vec_load_n(x + at, a->n_in - at > 0 ? a->n_in - at : 0);
+            }
+            quantise_block(q, aux, v, W);
+        }
+    }
+}
+
+const struct hd_x86_kernels hd_kernels_avx2 = {
+    .quantise = quantise,
+    .panel = panel,
+    .panel_float = panel_float,
+    .silu_mul = hd_x86_silu_mul_row_avx2,
+};

@@ -1,0 +1,343 @@
+/* The vector back ends that this machine has, against ref over random shapes, within declared
+ * tolerances; and the invariance rule (design decision 12) bit by bit: a row's result depends
+ * neither on the batch, nor on where a chunk ends, nor on the number of threads. */
+#include "support.h"
+
+/* Relative RMS against ref. Activations are rounded to 8 bits with a scale per 32, which alone
+ * costs about 6e-3 on these inputs; weights in a float type meet the activations in F32; F16 caches
+ * round keys and values to 11 bits. */
+static const double TOLERANCE_8BIT = 1e-2, TOLERANCE_FLOAT = 1e-5,
+                    TOLERANCE_F16 __attribute__((unused)) = 1e-3;
+
+static const char *const names[] = {"avx2", "avx512", "amx"};
+enum { N_NAME = sizeof names / sizeof names[0] };
+
+/* A back end beside ref, with pools of one and of three threads. */
+struct pair {
+    const char *name;
+    const struct hd_backend *b, *ref;
+    struct hd_pool *one, *three;
+    struct hd_stream *s, *s_one, *s_ref;
+    struct hd_rng rng;
+};
+
+static bool pair_open(struct pair *p, const char *name)
+{
+    struct hd_errmsg msg;
+    *p = (struct pair){.name = name, .rng = {11}};
+    if (hd_backend_get(&p->b, name, &msg)) {
+        print_message("skipped: %s\n", msg.text);
+        return false;
+    }
+    assert_int_equal(hd_backend_get(&p->ref, "ref", NULL), HD_OK);
+    assert_int_equal(hd_pool_new(&p->one, 1), HD_OK);
+    assert_int_equal(hd_pool_new(&p->three, 3), HD_OK);
+    assert_int_equal(hd_stream_new(&p->s, p->b, p->three, NULL), HD_OK);
+    assert_int_equal(hd_stream_new(&p->s_one, p->b, p->one, NULL), HD_OK);
+    assert_int_equal(hd_stream_new(&p->s_ref, p->ref, p->three, NULL), HD_OK);
+    return true;
+}
+
+static void pair_close(struct pair *p)
+{
+    assert_int_equal(hd_sync(p->s), HD_OK);
+    hd_stream_free(p->s), hd_stream_free(p->s_one), hd_stream_free(p->s_ref);
+    hd_pool_free(p->one), hd_pool_free(p->three);
+}
+
+#define FOR_EACH_BACKEND(p)                                                                        \
+    for (int name_ = 0; name_ < N_NAME; name_++)                                                   \
+        for (struct pair p, *open_ = pair_open(&p, names[name_]) ? &p : NULL; open_;               \
+             pair_close(&p), open_ = NULL)
+
+static void expect_close(const char *what, const char *name, const float *got, const float *want,
+                         size_t n, double tolerance)
+{
+    double e = relative_rms(got, want, n);
+    if (!(e <= tolerance))
+        fail_msg("%s, %s: relative RMS %g, allowed %g", what, name, e, tolerance);
+}
+
+static bool is_float(enum hd_dtype t)
+{
+    return t == HD_F32 || t == HD_F16 || t == HD_BF16;
+}
+
+static struct hd_weight *weight_new(const struct pair *p, const struct hd_backend *b,
+                                    enum hd_dtype type, int64_t n_in, int64_t n_out,
+                                    int64_t n_matrix, const void *data)
+{
+    struct hd_weight *w;
+    struct hd_errmsg msg;
+    if (hd_weight_new(&w, b, type, n_in, n_out, n_matrix, data, HD_WEIGHT_MATMUL, p->three, &msg))
+        fail_msg("%s", msg.text);
+    return w;
+}
+
+/* --- products ----------------------------------------------------------------------------------
+ */
+
+static float *run_matmul(const struct hd_backend *b, struct hd_stream *s, const struct hd_weight *w,
+                         const float *x, int64_t n, const float *bias, enum hd_form form)
+{
+    int64_t n_in = hd_weight_n_in(w), n_out = hd_weight_n_out(w);
+    struct hd_tensor tx = tensor_new(b, HD_F32, n_in, n, 1, 1, x);
+    struct hd_tensor ty = tensor_new(b, HD_F32, n_out, n, 1, 1, NULL);
+    struct hd_tensor tb = tensor_new(b, HD_F32, n_out, 1, 1, 1, bias);
+    struct hd_matmul m = {.w = w, .out = ty, .bias = bias ? &tb : NULL};
+    hd_op_matmul(s, &m, 1, tx, form);
+    float *y = tensor_take(&ty);
+    tensor_free(&tx), tensor_free(&ty), tensor_free(&tb);
+    return y;
+}
+
+static void matmul_case(struct pair *p, enum hd_dtype type, int64_t n_in, int64_t n_out, int64_t n,
+                        double *error)
+{
+    uint8_t *blocks = random_blocks(&p->rng, type, (size_t)(n_in * n_out));
+    uint8_t *shifted = malloc(hd_dtype_row_bytes(type, n_in) * (size_t)n_out + 3);
+    memcpy(shifted + 3, blocks, hd_dtype_row_bytes(type, n_in) * (size_t)n_out);
+    float *x = random_floats(&p->rng, (size_t)(n * n_in));
+    float *bias = random_floats(&p->rng, (size_t)n_out);
+    struct hd_weight *w = weight_new(p, p->b, type, n_in, n_out, 1, shifted + 3);
+    struct hd_weight *wr = weight_new(p, p->ref, type, n_in, n_out, 1, blocks);
+    enum hd_form form = n % 2 ? HD_FORM_DECODE : HD_FORM_PROMPT;
+    float *got = run_matmul(p->b, p->s, w, x, n, bias, form);
+    float *want = run_matmul(p->ref, p->s_ref, wr, x, n, bias, form);
+    /* A single block with an outlier may lose more than the average over all shapes. */
+    expect_close(hd_dtype_info(type)->name, p->name, got, want, (size_t)(n * n_out),
+                 is_float(type) ? TOLERANCE_FLOAT : 3 * TOLERANCE_8BIT);
+    double e = relative_rms(got, want, (size_t)(n * n_out));
+    *error += e * e;
+    hd_weight_free(w), hd_weight_free(wr);
+    free(blocks), free(shifted), free(x), free(bias), free(got), free(want);
+}
+
+static void matmul_matches_ref(void **state)
+{
+    enum { CASES = 9 };
+    FOR_EACH_BACKEND(p)
+    {
+        double error = 0;
+        for (int t = 0; t < N_WEIGHT_TYPE; t++) {
+            enum hd_dtype type = weight_types[t];
+            double type_error = 0;
+            for (int i = 0; i < CASES; i++) {
+                int64_t block = hd_dtype_info(type)->block;
+                int64_t n_in = is_float(type) ? random_int(&p.rng, 1, 700)
+                                              : block * random_int(&p.rng, 1, 1024 / block);
+                int64_t n = i < 4 ? i + 1 : random_int(&p.rng, 5, 130);
+                matmul_case(&p, type, n_in, random_int(&p.rng, 1, 100), n, &type_error);
+            }
+            if (sqrt(type_error / CASES) > TOLERANCE_8BIT)
+                fail_msg("%s, %s: mean relative RMS %g", p.name, hd_dtype_info(type)->name,
+                         sqrt(type_error / CASES));
+        }
+        matmul_case(&p, HD_Q4_K, 4096 + 1024, 20, 14, &error); /* several unpacked tiles */
+        matmul_case(&p, HD_Q5_0, 4096 + 96, 20, 14, &error);
+        matmul_case(&p, HD_Q6_K, 8960, 33, 9, &error);
+    }
+}
+
+static void extremes_do_not_saturate(void **state)
+{
+    static const enum hd_dtype types[] = {HD_Q4_0, HD_Q5_0, HD_Q8_0, HD_Q4_K, HD_Q5_K, HD_Q6_K};
+    enum { N_IN = 256, N_OUT = 16, N = 6 };
+    FOR_EACH_BACKEND(p)
+    {
+        for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+            uint8_t *blocks = random_blocks(&p.rng, types[t], N_IN * N_OUT);
+            size_t row = hd_dtype_row_bytes(types[t], N_IN);
+            int from = types[t] == HD_Q4_K || types[t] == HD_Q5_K ? 16
+                       : types[t] == HD_Q6_K                      ? 0
+                                                                  : 2;
+            int block = hd_dtype_info(types[t])->block_bytes;
+            for (size_t i = 0; i < row * N_OUT; i++) { /* every element at its limit */
+                int at = (int)(i % row) % block;
+                if (at >= from && !(types[t] == HD_Q6_K && at >= 192))
+                    blocks[i] = types[t] == HD_Q8_0 ? (i / row % 2 ? 0x80 : 0x7f) : 0xff;
+            }
+            float x[N * N_IN];
+            for (int i = 0; i < N * N_IN; i++)
+                x[i] = i / N_IN % 2 ? 1.0f : -1.0f; /* quantises to ±127 throughout */
+            struct hd_weight *w = weight_new(&p, p.b, types[t], N_IN, N_OUT, 1, blocks);
+            struct hd_weight *wr = weight_new(&p, p.ref, types[t], N_IN, N_OUT, 1, blocks);
+            float *got = run_matmul(p.b, p.s, w, x, N, NULL, HD_FORM_PROMPT);
+            float *want = run_matmul(p.ref, p.s_ref, wr, x, N, NULL, HD_FORM_PROMPT);
+            expect_close(hd_dtype_info(types[t])->name, p.name, got, want, N * N_OUT, 1e-4);
+            hd_weight_free(w), hd_weight_free(wr);
+            free(blocks), free(got), free(want);
+        }
+    }
+}
+
+static void matmul_rows_are_invariant(void **state)
+{
+    enum { N_IN = 1280, N_OUT = 72, N = 61 };
+    FOR_EACH_BACKEND(p)
+    {
+        for (int t = 0; t < N_WEIGHT_TYPE; t++)
+            for (int form = HD_FORM_PROMPT; form <= HD_FORM_DECODE; form++) {
+                uint8_t *blocks = random_blocks(&p.rng, weight_types[t], N_IN * N_OUT);
+                float *x = random_floats(&p.rng, N * N_IN);
+                struct hd_weight *w = weight_new(&p, p.b, weight_types[t], N_IN, N_OUT, 1, blocks);
+                float *all = run_matmul(p.b, p.s, w, x, N, NULL, (enum hd_form)form);
+                float *one = run_matmul(p.b, p.s_one, w, x, N, NULL, (enum hd_form)form);
+                assert_memory_equal(all, one, N * N_OUT * sizeof(float));
+                for (int64_t begin = 0, n; begin < N; begin += n) { /* the same rows in pieces */
+                    n = random_int(&p.rng, 1, 17);
+                    n = n < N - begin ? n : N - begin;
+                    float *part =
+                        run_matmul(p.b, p.s, w, x + begin * N_IN, n, NULL, (enum hd_form)form);
+                    if (memcmp(part, all + begin * N_OUT, (size_t)(n * N_OUT) * sizeof(float)))
+                        fail_msg("%s, %s: rows %d + %d differ from the batch's", p.name,
+                                 hd_dtype_info(weight_types[t])->name, (int)begin, (int)n);
+                    free(part);
+                }
+                hd_weight_free(w);
+                free(blocks), free(x), free(all), free(one);
+            }
+    }
+}
+
+static void products_share_input_and_accumulate(void **state)
+{
+    enum { N_IN = 512, N = 13 };
+    static const enum hd_dtype types[3] = {HD_Q4_K, HD_F32, HD_Q6_K};
+    static const int64_t n_out[3] = {40, 7, 129};
+    FOR_EACH_BACKEND(p)
+    {
+        float *x = random_floats(&p.rng, N * N_IN), *y = random_floats(&p.rng, N * 129);
+        struct hd_tensor tx = tensor_new(p.b, HD_F32, N_IN, N, 1, 1, x);
+        struct hd_tensor wide = tensor_new(p.b, HD_F32, 200, N, 1, 1, NULL);
+        struct hd_weight *w[3];
+        struct hd_matmul m[3];
+        uint8_t *blocks[3];
+        for (int i = 0; i < 3; i++) {
+            blocks[i] = random_blocks(&p.rng, types[i], (size_t)(N_IN * n_out[i]));
+            w[i] = weight_new(&p, p.b, types[i], N_IN, n_out[i], 1, blocks[i]);
+        }
+        m[0] = (struct hd_matmul){.w = w[0], .out = hd_tensor_cols(wide, 3, 40)};
+        m[1] = (struct hd_matmul){.w = w[1], .out = hd_tensor_cols(wide, 50, 7)};
+        m[2] = (struct hd_matmul){
+            .w = w[2], .out = tensor_new(p.b, HD_F32, 129, N, 1, 1, y), .accumulate = true};
+        hd_op_matmul(p.s, m, 3, tx, HD_FORM_PROMPT);
+        float *got = tensor_take(&wide), *sum = tensor_take(&m[2].out);
+        for (int i = 0; i < 3; i++) {
+            float *alone = run_matmul(p.b, p.s, w[i], x, N, NULL, HD_FORM_PROMPT);
+            for (int64_t j = 0; j < N * n_out[i]; j++) {
+                int64_t row = j / n_out[i], col = j % n_out[i];
+                float have = i == 2 ? sum[j] : got[row * 200 + (i ? 50 : 3) + col];
+                float want = i == 2 ? alone[j] + y[j] : alone[j];
+                assert_true(have == want);
+            }
+            free(alone), free(blocks[i]);
+            hd_weight_free(w[i]);
+        }
+        for (int row = 0; row < N; row++) /* nothing beside the slices was written */
+            for (int col = 57; col < 200; col++)
+                assert_true(got[row * 200 + col] == 0);
+        tensor_free(&tx), tensor_free(&wide), tensor_free(&m[2].out);
+        free(x), free(y), free(got), free(sum);
+    }
+}
+
+static void heads_have_their_own_matrices(void **state)
+{
+    enum { HEADS = 9, N_IN = 64, N_OUT = 37 };
+    static const enum hd_dtype types[] = {HD_F32, HD_F16, HD_BF16, HD_Q8_0};
+    FOR_EACH_BACKEND(p)
+    {
+        for (int t = 0; t < 4; t++) {
+            int64_t n = t == 3 ? 30 : t + 1;
+            uint8_t *blocks = random_blocks(&p.rng, types[t], HEADS * N_IN * N_OUT);
+            float *x = random_floats(&p.rng, (size_t)n * HEADS * N_IN), *y[2];
+            for (int r = 0; r < 2; r++) {
+                const struct hd_backend *b = r ? p.ref : p.b;
+                struct hd_weight *w = weight_new(&p, b, types[t], N_IN, N_OUT, HEADS, blocks);
+                struct hd_tensor tx = tensor_new(b, HD_F32, N_IN, HEADS, n, 1, x);
+                struct hd_tensor ty = tensor_new(b, HD_F32, N_OUT, HEADS, n, 1, NULL);
+                hd_op_matmul_heads(r ? p.s_ref : p.s, ty, w, tx, HD_FORM_DECODE);
+                y[r] = tensor_take(&ty);
+                tensor_free(&tx), tensor_free(&ty);
+                hd_weight_free(w);
+            }
+            expect_close("heads", p.name, y[0], y[1], (size_t)n * HEADS * N_OUT,
+                         is_float(types[t]) ? TOLERANCE_FLOAT : TOLERANCE_8BIT);
+            free(blocks), free(x), free(y[0]), free(y[1]);
+        }
+    }
+}
+
+/* --- experts
+ * --------------------------------------------------------------------------------------- */
+
+static float *run_moe(const struct pair *p, const struct hd_backend *b, struct hd_stream *s,
+                      struct hd_weight *const w[3], const float *x, const int32_t *ids,
+                      const float *weights, int64_t used, int64_t n)
+{
+    int64_t n_embd = hd_weight_n_in(w[0]);
+    struct hd_tensor tx = tensor_new(b, HD_F32, n_embd, n, 1, 1, x);
+    struct hd_tensor ty = tensor_new(b, HD_F32, n_embd, n, 1, 1, x); /* the residual */
+    struct hd_tensor ti = tensor_new(b, HD_I32, used, n, 1, 1, ids);
+    struct hd_tensor tw = tensor_new(b, HD_F32, used, n, 1, 1, weights);
+    hd_op_moe(s, ty, tx, w[0], w[1], w[2], ti, tw, HD_FORM_PROMPT);
+    float *y = tensor_take(&ty);
+    tensor_free(&tx), tensor_free(&ty), tensor_free(&ti), tensor_free(&tw);
+    return y;
+}
+
+static void experts_match_ref_and_are_invariant(void **state)
+{
+    enum { E = 12, USED = 3, N = 50, D = 256, FF = 96 };
+    static const enum hd_dtype types[][2] = {
+        {HD_Q4_K, HD_Q5_0}, {HD_Q8_0, HD_Q8_0}, {HD_F16, HD_F32}};
+    FOR_EACH_BACKEND(p)
+    {
+        for (int t = 0; t < 3; t++) {
+            struct hd_weight *w[3], *wr[3];
+            uint8_t *blocks[3];
+            for (int i = 0; i < 3; i++) {
+                enum hd_dtype type = types[t][i == 2];
+                blocks[i] = random_blocks(&p.rng, type, E * D * FF);
+                w[i] = weight_new(&p, p.b, type, i == 2 ? FF : D, i == 2 ? D : FF, E, blocks[i]);
+                wr[i] = weight_new(&p, p.ref, type, i == 2 ? FF : D, i == 2 ? D : FF, E, blocks[i]);
+            }
+            float *x = random_floats(&p.rng, N * D), weights[N * USED];
+            int32_t ids[N * USED];
+            for (int i = 0; i < N * USED; i++) { /* expert 0 gets all, 11 nobody, 10 one token */
+                weights[i] = 0.2f + (float)hd_rng_uniform(&p.rng);
+                ids[i] = i % USED == 0 ? 0 : i == 4 ? 10 : 1 + 3 * (i % USED) + i % 3;
+            }
+            float *got = run_moe(&p, p.b, p.s, w, x, ids, weights, USED, N);
+            float *want = run_moe(&p, p.ref, p.s_ref, wr, x, ids, weights, USED, N);
+            expect_close("experts", p.name, got, want, N * D, t == 2 ? TOLERANCE_FLOAT : 1.5e-2);
+            float *one = run_moe(&p, p.b, p.s_one, w, x, ids, weights, USED, N);
+            assert_memory_equal(got, one, N * D * sizeof(float));
+            for (int i = 0; i < N; i += 7) {
+                float *row = run_moe(&p, p.b, p.s, w, x + i * D, ids + i * USED, weights + i * USED,
+                                     USED, 1);
+                assert_memory_equal(row, got + i * D, D * sizeof(float));
+                free(row);
+            }
+            for (int i = 0; i < 3; i++) {
+                hd_weight_free(w[i]), hd_weight_free(wr[i]);
+                free(blocks[i]);
+            }
+            free(x), free(got), free(want), free(one);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(matmul_matches_ref),
+        cmocka_unit_test(extremes_do_not_saturate),
+        cmocka_unit_test(matmul_rows_are_invariant),
+        cmocka_unit_test(products_share_input_and_accumulate),
+        cmocka_unit_test(heads_have_their_own_matrices),
+        cmocka_unit_test(experts_match_ref_and_are_invariant),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
