@@ -426,6 +426,18 @@ enum hd_err hd_target_begin(struct hd_target *t, uint64_t size, const char *iden
     return err;
 }
 
+bool hd_target_is_complete(struct hd_target *t, uint64_t size, const char *identity)
+{
+    char header[160], source[96];
+    struct journal_reading reading;
+    bool usable;
+    t->size = size;
+    header_text(header, size, identity);
+    source_text(source, "", "");
+    return !read_journal(t, &usable, &reading, header, source) && usable &&
+           hd_target_has(t, 0, size);
+}
+
 void hd_target_discard(struct hd_target *t)
 {
     close_files(t);

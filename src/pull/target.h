@@ -40,6 +40,9 @@ void hd_target_close(struct hd_target *target);
 enum hd_err hd_target_begin(struct hd_target *target, uint64_t size, const char *identity,
                             const char *label, const char *etag, uint64_t extra,
                             struct hd_errmsg *msg);
+/* Whether an earlier run has fetched every byte of that file and only the check is due; looks,
+ * before _begin, and changes nothing. */
+bool hd_target_is_complete(struct hd_target *target, uint64_t size, const char *identity);
 /* Forgets and removes what was fetched. */
 void hd_target_discard(struct hd_target *target);
 
