@@ -134,12 +134,10 @@ static enum hd_err watch(struct hd_process_result *out, pid_t pid, int fd, doubl
             return err;
         }
     }
-    while (open_output && len < HD_PROCESS_MAX_OUTPUT) { /* what it wrote last */
-        size_t before = len;
+    /* What it wrote last; bounded, for a child of its own may go on writing. */
+    struct pollfd rest = {.fd = fd, .events = POLLIN};
+    for (int i = 0; open_output && i < 256 && poll(&rest, 1, 0) > 0; i++)
         open_output = read_some(fd, 0, out, &len);
-        if (len == before)
-            break;
-    }
     out->status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     return HD_OK;
 }
