@@ -65,8 +65,8 @@ static void silu_task(void *ud, size_t begin, size_t end, int thread)
     struct pair_job *job = ud;
     for (size_t r = begin; r < end; r++)
         ISA(silu_mul_row)
-        (hd_tensor_row(job->out, (int64_t)r, 0), hd_tensor_row(job->a, (int64_t)r, 0),
-         hd_tensor_row(job->b, (int64_t)r, 0), job->a->ne[0]);
+    (hd_tensor_row(job->out, (int64_t)r, 0), hd_tensor_row(job->a, (int64_t)r, 0),
+     hd_tensor_row(job->b, (int64_t)r, 0), job->a->ne[0]);
 }
 
 void ISA(silu_mul)(struct hd_stream *s, struct hd_tensor out, struct hd_tensor gate,
