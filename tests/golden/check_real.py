@@ -3,13 +3,16 @@
 
     tests/golden/check_real.py PATH/TO/holdfast MODEL.gguf [--texts NAME,NAME…] [--kernels auto] [-t THREADS]
 
-Three questions, over the positions recorded in tests/golden/real/<model>.json:
-1. `--kernels ref` against transformers on the decoded weights: largest difference of the 50 most probable
-   tokens' log-probabilities, at most 2e-3;
-2. the kernels in use by default (or --kernels) against `ref`: mean KL divergence over the whole vocabulary, at
-   most 2e-3;
-3. the same: the most probable token agrees at 98% of the positions or more.
-The reference kernels are slow: with the 1.5B all seven texts take minutes; --texts en-story,zh-handbook is the
+Three questions about the texts in tests/golden/real/<model>.json:
+1. `--kernels ref` against transformers on the decoded weights, at the recorded positions (101 in all): largest
+   difference of the 50 most probable tokens' log-probabilities, at most 2e-3;
+2. the kernels in use by default (or --kernels) against `ref`, at every position (799 in all): mean KL divergence,
+   at most 2e-3. It is taken over the 20,000 most probable tokens of each side that both list, the rest lumped
+   together as one (its mass is about 1e-5);
+3. the same positions: the most probable token agrees at 98% or more. All positions, because a disagreement is a near
+   tie (the distance of the two best tokens is printed) and a hundred positions do not hold enough of them for a rate.
+   With --texts the sample is smaller, and as many may differ as chance gives a 2% rate in 19 of 20 samples.
+The reference kernels are slow: with the 1.5B all seven texts take many minutes; --texts en-story,zh-handbook is the
 short form. Standard library only.
 """
 import argparse
@@ -21,22 +24,59 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 MAX_DIFFERENCE, MAX_KL, MIN_SAME = 2e-3, 2e-3, 0.98
+SUPPORT = 20000
 
 
-def logits(args, kernels, text, top):
-    cmd = [args.binary, "logits", "-m", args.model, "--kernels", kernels, "--tokens", ",".join(map(str, text["tokens"])),
-           "--at", ",".join(text["rows"]), "--top", str(top)]
+def logits(args, kernels, tokens):
+    """One table {id: log-probability}, best first, per position."""
+    cmd = [args.binary, "logits", "-m", args.model, "--kernels", kernels, "--tokens", ",".join(map(str, tokens)),
+           "--at", ",".join(map(str, range(len(tokens)))), "--top", str(SUPPORT)]
     if args.threads:
         cmd += ["-t", str(args.threads)]
     run = subprocess.run(cmd, capture_output=True, text=True, timeout=3600)
     if run.returncode:
-        sys.exit(f"{' '.join(cmd[:4])} …: exit {run.returncode}: {run.stderr.strip()}")
-    return {row: {int(i): v for i, v in pairs} for row, pairs in json.loads(run.stdout)["rows"].items()}
+        sys.exit(f"{' '.join(cmd[:6])} …: exit {run.returncode}: {run.stderr.strip()}")
+    rows = json.loads(run.stdout)["rows"]
+    return [dict(rows[str(i)]) for i in range(len(tokens))]
 
 
 def kl(p, q):
-    """KL(p‖q) of two log-probability tables over the same vocabulary."""
-    return sum(math.exp(a) * (a - q[i]) for i, a in p.items() if a > -40)
+    """KL(p‖q) over the tokens that both tables hold, all others as one."""
+    total, mass_p, mass_q = 0.0, 0.0, 0.0
+    for i, a in p.items():
+        b = q.get(i)
+        if b is not None:
+            w = math.exp(a)
+            total, mass_p, mass_q = total + w * (a - b), mass_p + w, mass_q + math.exp(b)
+    rest_p, rest_q = max(1 - mass_p, 1e-12), max(1 - mass_q, 1e-12)
+    return total + rest_p * math.log(rest_p / rest_q)
+
+
+def margin(p):
+    """Log-probability distance of the two best tokens."""
+    best = iter(p.values())
+    return next(best) - next(best)
+
+
+def allowed_flips(n, sampled):
+    """2% of n; in a sample, the 95% quantile of the binomial distribution with that rate."""
+    p = 1 - MIN_SAME
+    if not sampled:
+        return math.floor(n * p + 1e-9)
+    k, term = 0, (1 - p) ** n
+    total = term
+    while total < 0.95:
+        term *= (n - k) / (k + 1) * p / (1 - p)
+        total, k = total + term, k + 1
+    return k
+
+
+def compare(text, ours, fast):
+    """(largest difference from the reference, KL per position, {position: margin} where the best token differs)."""
+    difference = max(abs(ours[int(row)].get(i, -math.inf) - v) for row, top in text["rows"].items() for i, v in top)
+    kls = [kl(a, b) for a, b in zip(ours, fast)]
+    flips = {n: margin(a) for n, (a, b) in enumerate(zip(ours, fast)) if next(iter(a)) != next(iter(b))}
+    return difference, kls, flips
 
 
 def main():
@@ -52,24 +92,23 @@ def main():
     if ref_path is None:
         sys.exit(f"no reference in {HERE}/real for {stem}: only " + ", ".join(sorted(f.stem for f in HERE.glob("real/*.json"))))
     chosen = args.texts.split(",") if args.texts else None
-    worst = total_kl = 0.0
-    n = same = 0
-    print(f"{'text':14} {'positions':>9} {'ref: difference':>16} {'mean KL':>10} {'worst KL':>10} {'same argmax':>12}")
+    worst, all_kl, n_flips = 0.0, [], 0
+    print(f"{'text':14} {'positions':>9} {'ref: difference':>16} {'mean KL':>10} {'worst KL':>10} {'other argmax':>12}  margins")
     for text in json.loads(ref_path.read_text())["texts"]:
         if chosen and text["name"] not in chosen:
             continue
-        ours = logits(args, "ref", text, 1 << 20)
-        fast = logits(args, args.kernels, text, 1 << 20)
-        difference = max(abs(ours[row].get(i, -math.inf) - v) for row, top in text["rows"].items() for i, v in top)
-        kls = [kl(ours[row], fast[row]) for row in text["rows"]]
-        hits = sum(max(ours[row], key=ours[row].get) == max(fast[row], key=fast[row].get) for row in text["rows"])
-        worst, total_kl, n, same = max(worst, difference), total_kl + sum(kls), n + len(kls), same + hits
-        print(f"{text['name']:14} {len(kls):9} {difference:16.2e} {sum(kls) / len(kls):10.2e} {max(kls):10.2e} {hits:6} of {len(kls):2}", flush=True)
-    if not n:
+        tokens = text["tokens"]
+        difference, kls, flips = compare(text, logits(args, "ref", tokens), logits(args, args.kernels, tokens))
+        worst, all_kl, n_flips = max(worst, difference), all_kl + kls, n_flips + len(flips)
+        print(f"{text['name']:14} {len(kls):9} {difference:16.2e} {sum(kls) / len(kls):10.2e} {max(kls):10.2e} {len(flips):12}  "
+              + " ".join(f"{m:.3f}" for m in flips.values()), flush=True)
+    if not all_kl:
         sys.exit(f"no such text: {args.texts}")
+    n, mean = len(all_kl), sum(all_kl) / len(all_kl)
+    most = allowed_flips(n, bool(chosen))
     checks = [(worst <= MAX_DIFFERENCE, f"ref against the float32 reference: largest difference {worst:.2e} (at most {MAX_DIFFERENCE})"),
-              (total_kl / n <= MAX_KL, f"{args.kernels} against ref: mean KL {total_kl / n:.2e} (at most {MAX_KL})"),
-              (same / n >= MIN_SAME, f"{args.kernels} against ref: same argmax at {same} of {n} (at least {MIN_SAME:.0%})")]
+              (mean <= MAX_KL, f"{args.kernels} against ref: mean KL {mean:.2e} (at most {MAX_KL})"),
+              (n_flips <= most, f"{args.kernels} against ref: another argmax at {n_flips} of {n}, {n_flips / n:.1%} (at most {most})")]
     for ok, sentence in checks:
         print(("ok    " if ok else "FAIL  ") + sentence)
     passed = sum(ok for ok, _ in checks)
