@@ -123,7 +123,7 @@ def main():
     results = {name: [] for name in commands}
     start_load = os.getloadavg()[0]
     if start_load > 0.5:
-        print(f"the machine is busy (load {start_load:.1f}): waiting threads spin, so figures are far too low and ratios mean little")
+        print(f"the machine is busy (load {start_load:.1f} in the last minute): if it still is, waiting threads spin, figures are far too low and ratios mean little")
     for i in range(args.rounds):
         for name, cmd in commands.items():
             load = os.getloadavg()[0]
