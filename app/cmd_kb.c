@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "kb/kb.h"
+#include "model_run.h"
 
 struct kb_args {
     struct hd_app *app;
@@ -247,9 +248,9 @@ static int search_one(const struct kb_args *args, struct hd_kb *kb, const char *
 {
     struct hd_errmsg msg = {0};
     struct hd_kb_hits hits;
-    struct hd_kb_search_options options = {
-        .top = (size_t)hd_options_int(args->app->options, "top"),
-        .passages = hd_options_flag(args->app->options, "passages")};
+    struct hd_kb_search_options options = {.top = (size_t)hd_options_int(args->app->options, "top"),
+                                           .passages =
+                                               hd_options_flag(args->app->options, "passages")};
     enum hd_err err = hd_kb_search(kb, &args->who, query, &options, &hits, &msg);
     if (err)
         return hd_app_fail(err, &msg);
@@ -288,12 +289,129 @@ static int run_search(const struct kb_args *args)
     return status;
 }
 
+/* --- ask ---------------------------------------------------------------------------------- */
+
+/* The engine with the model, or NULL for quoting: asked for by -m none, or said on stderr where no
+ * model is installed. */
+static enum hd_err start_engine(struct hd_engine **engine, struct hd_model_info *info,
+                                const struct kb_args *args, struct hd_errmsg *msg)
+{
+    const char *const *models;
+    size_t n = hd_options_list(args->app->options, "model", &models);
+    *engine = NULL;
+    if (n && !strcmp(models[0], "none"))
+        return HD_OK;
+    if (!n) {
+        char *path = NULL;
+        enum hd_err err = hd_app_model_path(&path, args->app, NULL, msg);
+        free(path);
+        if (err == HD_ERR_NOTFOUND) {
+            fprintf(stderr, "holdfast: no language model is installed: answering by quoting "
+                            "(holdfast pull qwen2.5-coder:1.5b installs one)\n");
+            return HD_OK;
+        }
+        if (err)
+            return err;
+    }
+    return hd_app_engine(engine, info, args->app, 1, 0, msg);
+}
+
+static void print_citations(const struct hd_kb_answer *answer)
+{
+    if (answer->n_citation)
+        printf("\n");
+    for (size_t i = 0; i < answer->n_citation; i++) {
+        const struct hd_kb_citation *c = &answer->citations[i];
+        printf("[%d] %s", c->n, c->document.name);
+        if (c->page)
+            printf(", page %lld", (long long)c->page);
+        if (c->verdict == HD_KB_UNSUPPORTED)
+            printf(" (not supported; the nearest text is)");
+        printf("\n    \"%s\"\n", c->quote);
+    }
+    for (size_t i = 0; i < answer->n_nearest; i++)
+        printf("%s%s%s%s\n", i ? "  " : "Nearest:\n  ", answer->nearest[i].document.name,
+               answer->nearest[i].heading[0] ? " — " : "", answer->nearest[i].heading);
+}
+
+/* Marks are for programs; people read [1]. */
+static void print_answer(const char *text)
+{
+    while (*text) {
+        if (!strncmp(text, "[citation:", 10)) {
+            fputs(" [", stdout);
+            text += 10;
+        } else {
+            putchar(*text++);
+        }
+    }
+    putchar('\n');
+}
+
+static int ask_one(const struct kb_args *args, struct hd_kb *kb, struct hd_engine *engine,
+                   const char *question)
+{
+    const struct hd_options *o = args->app->options;
+    struct hd_errmsg msg = {0};
+    struct hd_kb_answer answer;
+    struct hd_kb_ask_options options = HD_KB_ASK_DEFAULT;
+    options.engine = engine;
+    options.question = question;
+    options.no_think = hd_options_flag(o, "no-think");
+    options.sampling = hd_app_sampling(args->app);
+    if (hd_options_is_set(o, "n"))
+        options.n_max = (int)hd_options_int(o, "n");
+    if (hd_options_is_set(o, "top"))
+        options.n_passage = (size_t)hd_options_int(o, "top");
+    enum hd_err err = hd_kb_ask(kb, &args->who, &options, NULL, NULL, &answer, &msg);
+    if (err)
+        return hd_app_fail(err, &msg);
+    int status = HD_EXIT_OK;
+    if (args->app->json) {
+        status = print_json(hd_kb_answer_json(&answer));
+    } else {
+        print_answer(answer.answer);
+        print_citations(&answer);
+    }
+    hd_kb_answer_dispose(&answer);
+    return status;
+}
+
+static int run_ask(const struct kb_args *args)
+{
+    struct hd_errmsg msg = {0};
+    struct hd_kb *kb = NULL;
+    struct hd_engine *engine = NULL;
+    struct hd_model_info info;
+    char *question = joined_args(args), *line = NULL;
+    size_t cap = 0;
+    enum hd_err err = open_base(&kb, args, false, &msg);
+    if (!err)
+        err = start_engine(&engine, &info, args, &msg);
+    int status = err ? hd_app_fail(err, &msg) : HD_EXIT_OK;
+    if (!err && question) {
+        status = ask_one(args, kb, engine, question);
+    } else if (!err) { /* one question per line on stdin */
+        ssize_t n;
+        while (!status && (n = getline(&line, &cap, stdin)) > 0) {
+            if (line[n - 1] == '\n')
+                line[n - 1] = '\0';
+            status = ask_one(args, kb, engine, line);
+        }
+    }
+    hd_engine_free(engine);
+    hd_kb_close(kb);
+    free(question);
+    free(line);
+    return status;
+}
+
 static const struct {
     const char *name;
     int (*run)(const struct kb_args *args);
 } verbs[] = {
     {"create", run_create}, {"add", run_add},       {"list", run_list},
-    {"remove", run_remove}, {"search", run_search},
+    {"remove", run_remove}, {"search", run_search}, {"ask", run_ask},
 };
 
 int hd_cmd_kb(struct hd_app *app)

@@ -79,8 +79,8 @@ static enum hd_err walk(struct files *files, const char *path, const char *name,
     for (int i = 0; i < n && !err; i++) {
         struct stat st;
         char *sub = hd_path_join(path, entries[i]->d_name);
-        char *sub_name = name[0] ? hd_path_join(name, entries[i]->d_name)
-                                 : strdup(entries[i]->d_name);
+        char *sub_name =
+            name[0] ? hd_path_join(name, entries[i]->d_name) : strdup(entries[i]->d_name);
         if (!sub || !sub_name)
             err = HD_ERR_NOMEM;
         else if (lstat(sub, &st))
@@ -123,7 +123,7 @@ struct hd_kb__writer {
     struct hd_kb__indexer *indexer;
     struct hd_kb__analyser *analyser;
     struct hd_kb__terms text, heading;
-    char *groups; /* access list of what is added, one per line */
+    char *groups;   /* access list of what is added, one per line */
     size_t n_chunk; /* since the last commit */
     double began;   /* the transaction */
     bool open;      /* a transaction is open */
@@ -147,8 +147,8 @@ enum hd_err hd_kb__writer_open(struct hd_kb__writer **out, const struct hd_kb *k
         hd_buf_printf(&groups, "%s%s", i ? "\n" : "", options->groups[i]);
     w->groups = groups.err ? NULL : strdup(hd_buf_str(&groups));
     hd_buf_dispose(&groups);
-    enum hd_err err = w->groups ? hd_kb__store_open(&w->store, kb->folder, HD_KB__WRITE, msg)
-                                : HD_ERR_NOMEM;
+    enum hd_err err =
+        w->groups ? hd_kb__store_open(&w->store, kb->folder, HD_KB__WRITE, msg) : HD_ERR_NOMEM;
     if (!w->groups)
         w->store.lock = -1;
     if (!err)
@@ -201,8 +201,10 @@ enum hd_err hd_kb__writer_commit(struct hd_kb__writer *w, int64_t *version, stru
     if (!err && w->removed) {
         /* Committed already: what is left is to wipe the log. */
         if (hd_kb__checkpoint(&w->store, NULL))
-            hd_log(HD_LOG_WARN, "kb", "%s: a reader still holds the version before; the log is "
-                                      "emptied by the next write", w->store.folder);
+            hd_log(HD_LOG_WARN, "kb",
+                   "%s: a reader still holds the version before; the log is "
+                   "emptied by the next write",
+                   w->store.folder);
         w->removed = false;
     }
     *version = w->version;

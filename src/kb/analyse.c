@@ -24,7 +24,8 @@ static friso_t lexicon;
 
 static void load_lexicon(void)
 {
-    FILE *probe = fopen(LEXICON "friso.lex.ini", "re"); /* friso itself ends the process where it is missing */
+    FILE *probe = fopen(LEXICON "friso.lex.ini",
+                        "re"); /* friso itself ends the process where it is missing */
     if (!probe)
         return;
     fclose(probe);
@@ -156,8 +157,8 @@ static enum hd_err add_word(struct hd_kb__analyser *an, struct hd_kb__terms *ter
     const sb_symbol *stem = sb_stemmer_stem(an->stemmer, (const sb_symbol *)word, (int)len);
     if (!stem)
         return HD_ERR_NOMEM;
-    return add_term(terms, (const char *)stem, (size_t)sb_stemmer_length(an->stemmer), HD_KB__TERM_WORD,
-                    part, source);
+    return add_term(terms, (const char *)stem, (size_t)sb_stemmer_length(an->stemmer),
+                    HD_KB__TERM_WORD, part, source);
 }
 
 struct shape {
@@ -242,7 +243,8 @@ static enum hd_err add_compound(struct hd_kb__analyser *an, struct hd_kb__terms 
     struct shape shape = shape_of(plain, n_plain);
     char text[RUN_MAX * 4 + 4];
     if (shape.digit && !shape.letter && n_sep == n_dot && n_dot <= 1)
-        return add_term(terms, text, encode(text, plain, n_plain), HD_KB__TERM_NUMBER, false, source);
+        return add_term(terms, text, encode(text, plain, n_plain), HD_KB__TERM_NUMBER, false,
+                        source);
     enum hd_err err = HD_OK;
     if (shape.digit) {
         enum hd_kb__term_kind kind = shape.letter ? HD_KB__TERM_CODE : HD_KB__TERM_NUMBER;
@@ -320,7 +322,8 @@ static enum hd_err add_long_words(struct hd_kb__analyser *an, struct hd_kb__term
         size_t n = hd_utf8_count(token->word, len);
         size_t first = token->offset >= 0 ? hd_utf8_count(text, (size_t)token->offset) : 0;
         if (n >= 3 && first < to - from && hd_utf8_valid(token->word, len))
-            err = add_term(terms, token->word, len, HD_KB__TERM_LONG, true, an->source[from + first]);
+            err =
+                add_term(terms, token->word, len, HD_KB__TERM_LONG, true, an->source[from + first]);
     }
     return err;
 }
@@ -339,9 +342,9 @@ static enum hd_err add_cjk(struct hd_kb__analyser *an, struct hd_kb__terms *term
         terms->n_pos++;
     }
     for (size_t i = from; i + 1 < to && !err; i++) {
-        bool skip = hd_kb__is_function_pair(an->chars[i], an->chars[i + 1]) ||
-                    ((flags & HD_KB__QUERY) &&
-                     hd_kb__is_question_pair(an->chars[i], an->chars[i + 1]));
+        bool skip =
+            hd_kb__is_function_pair(an->chars[i], an->chars[i + 1]) ||
+            ((flags & HD_KB__QUERY) && hd_kb__is_question_pair(an->chars[i], an->chars[i + 1]));
         if (!skip)
             err = add_term(terms, text, encode(text, an->chars + i, 2), HD_KB__TERM_PAIR, false,
                            an->source[i]);
@@ -386,8 +389,8 @@ static enum hd_err fold_all(struct hd_kb__analyser *an, const char *text, size_t
     return HD_OK;
 }
 
-enum hd_err hd_kb__analyse(struct hd_kb__analyser *an, struct hd_kb__terms *terms,
-                           const char *text, size_t len, unsigned flags)
+enum hd_err hd_kb__analyse(struct hd_kb__analyser *an, struct hd_kb__terms *terms, const char *text,
+                           size_t len, unsigned flags)
 {
     terms->n = 0;
     terms->n_pos = 0;

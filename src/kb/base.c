@@ -301,8 +301,7 @@ enum hd_err hd_kb_info(struct hd_kb *kb, const struct hd_principal *who, struct 
     enum hd_err err = hd_kb_list(kb, who, &documents, msg);
     if (err)
         return err;
-    *out = (struct hd_kb_info){.version = documents.version,
-                               .n_document = (int64_t)documents.n};
+    *out = (struct hd_kb_info){.version = documents.version, .n_document = (int64_t)documents.n};
     for (size_t i = 0; i < documents.n; i++) {
         out->n_chunk += documents.items[i].n_chunk;
         out->n_codepoint += documents.items[i].n_codepoint;

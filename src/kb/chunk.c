@@ -16,9 +16,9 @@ struct unit {
 };
 
 struct section {
-    int level;          /* 0 before the first heading */
-    size_t parent;      /* index; itself for the first */
-    size_t begin, end;  /* of the heading's text */
+    int level;         /* 0 before the first heading */
+    size_t parent;     /* index; itself for the first */
+    size_t begin, end; /* of the heading's text */
 };
 
 struct work {
@@ -157,7 +157,8 @@ static char *heading_path(const struct work *w, size_t section)
         size_t len = s->end - s->begin;
         if (buf.len)
             hd_buf_puts(&buf, " > ");
-        hd_buf_append(&buf, text + s->begin, len > 300 ? hd_utf8_complete(text + s->begin, 300) : len);
+        hd_buf_append(&buf, text + s->begin,
+                      len > 300 ? hd_utf8_complete(text + s->begin, 300) : len);
     }
     char *taken = buf.err ? NULL : strdup(hd_buf_str(&buf));
     hd_buf_dispose(&buf);
@@ -204,9 +205,8 @@ static enum hd_err add_chunk(struct hd_kb__chunks *out, const struct work *w, si
     for (size_t i = first + 1; i < end; i++)
         section = common_section(w, section, w->units[i].section);
     const char *text = w->doc->text.data;
-    struct hd_kb__chunk chunk = {.begin = w->units[first].begin,
-                                 .end = w->units[end - 1].end,
-                                 .page = w->units[first].page};
+    struct hd_kb__chunk chunk = {
+        .begin = w->units[first].begin, .end = w->units[end - 1].end, .page = w->units[first].page};
     while (chunk.end > chunk.begin && (text[chunk.end - 1] == ' ' || text[chunk.end - 1] == '\n'))
         chunk.end--;
     chunk.heading = heading_path(w, section);

@@ -26,7 +26,7 @@ enum hd_err hd_kb__sentences(struct hd_kb__sentence **list, size_t *n, const cha
 size_t hd_kb__estimate_tokens(const char *s, size_t len);
 
 struct hd_kb__chunk {
-    size_t begin, end;     /* bytes of the document's text */
+    size_t begin, end;       /* bytes of the document's text */
     size_t cp_begin, cp_end; /* code points */
     int64_t page;
     char *heading; /* owned: "Title > Chapter > Section" */

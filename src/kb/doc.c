@@ -13,9 +13,9 @@
 static enum hd_err put_record(struct hd_buf *records, enum hd_kb__block_kind kind, int level,
                               const char *text, size_t len)
 {
-    unsigned char head[6] = {(unsigned char)kind, (unsigned char)level, (unsigned char)len,
-                             (unsigned char)(len >> 8), (unsigned char)(len >> 16),
-                             (unsigned char)(len >> 24)};
+    unsigned char head[6] = {(unsigned char)kind,        (unsigned char)level,
+                             (unsigned char)len,         (unsigned char)(len >> 8),
+                             (unsigned char)(len >> 16), (unsigned char)(len >> 24)};
     hd_buf_append(records, head, sizeof head);
     return hd_buf_append(records, text, len);
 }
@@ -29,8 +29,11 @@ enum hd_err hd_kb__put(struct hd_buf *records, enum hd_kb__block_kind kind, int 
     hd_buf_init(&clean, HD_KB__TEXT_MAX);
     enum hd_err err = hd_kb__clean(&clean, text, len, kind == HD_KB__CODE);
     if (!err && clean.len)
-        err = put_record(records, kind, level < 1 ? 1 : level > 6 ? 6 : level, clean.data,
-                         clean.len);
+        err = put_record(records, kind,
+                         level < 1   ? 1
+                         : level > 6 ? 6
+                                     : level,
+                         clean.data, clean.len);
     hd_buf_dispose(&clean);
     return err ? err : records->err;
 }
@@ -292,7 +295,7 @@ enum hd_err hd_kb__put_lines(struct hd_buf *records, const char *text, size_t le
         i = end + 1;
     }
     bool item = false, blank_before = true;
-    size_t width = 0; /* of the line before */
+    size_t width = 0;  /* of the line before */
     size_t n_line = 0; /* in the paragraph */
     for (size_t i = 0; i < len;) {
         const char *nl = memchr(text + i, '\n', len - i);

@@ -110,9 +110,9 @@ size_t hd_kb__fold_char(unsigned out[HD_KB__FOLD_MAX], unsigned c)
     int32_t n_source = 0;
     U16_APPEND_UNSAFE(source, n_source, c);
     UErrorCode status = U_ZERO_ERROR;
-    int32_t n = nfkc_cf ? unorm2_normalize(nfkc_cf, source, n_source, folded, HD_KB__FOLD_MAX,
-                                           &status)
-                        : -1;
+    int32_t n = nfkc_cf
+                    ? unorm2_normalize(nfkc_cf, source, n_source, folded, HD_KB__FOLD_MAX, &status)
+                    : -1;
     if (n < 0 || U_FAILURE(status)) {
         out[0] = c;
         return 1;

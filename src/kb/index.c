@@ -39,7 +39,7 @@ struct posting {
     uint32_t n_text, n_heading;
 };
 
-struct entry { /* one term */
+struct entry {  /* one term */
     char *text; /* owned */
     uint32_t len;
     int64_t id;
@@ -95,8 +95,7 @@ void hd_kb__indexer_free(struct hd_kb__indexer *ix)
 static struct entry *slot_of(struct entry *entries, size_t cap, const char *text, size_t len)
 {
     size_t i = hd_hash64(text, len, 0) & (cap - 1);
-    while (entries[i].text &&
-           !(entries[i].len == len && !memcmp(entries[i].text, text, len)))
+    while (entries[i].text && !(entries[i].len == len && !memcmp(entries[i].text, text, len)))
         i = (i + 1) & (cap - 1);
     return &entries[i];
 }
@@ -120,8 +119,8 @@ enum hd_err hd_kb__term_find(struct hd_kb__store *store, const char *text, size_
                              struct hd_kb__term_ref *out, struct hd_errmsg *msg)
 {
     *out = (struct hd_kb__term_ref){0};
-    sqlite3_stmt *st = hd_kb__stmt(store, HD_KB__ST_TERM_FIND,
-                                   "SELECT id, df FROM terms WHERE text = ?1", msg);
+    sqlite3_stmt *st =
+        hd_kb__stmt(store, HD_KB__ST_TERM_FIND, "SELECT id, df FROM terms WHERE text = ?1", msg);
     if (!st)
         return HD_ERR_IO;
     sqlite3_bind_text(st, 1, text, (int)len, SQLITE_STATIC);
@@ -303,8 +302,8 @@ static enum hd_err read_blob(struct hd_kb__store *store, int64_t term, int64_t b
     int rc = sqlite3_step(st);
     if (rc == SQLITE_ROW && sqlite3_column_bytes(st, 0))
         hd_buf_append(out, sqlite3_column_blob(st, 0), (size_t)sqlite3_column_bytes(st, 0));
-    enum hd_err err = rc == SQLITE_ROW || rc == SQLITE_DONE ? out->err
-                                                            : hd_kb__sql_fail(store, msg);
+    enum hd_err err =
+        rc == SQLITE_ROW || rc == SQLITE_DONE ? out->err : hd_kb__sql_fail(store, msg);
     sqlite3_reset(st);
     return err;
 }
@@ -332,8 +331,8 @@ static enum hd_err write_blob(struct hd_kb__store *store, int64_t term, int64_t 
 static enum hd_err change_df(struct hd_kb__store *store, int64_t term, int64_t by,
                              struct hd_errmsg *msg)
 {
-    sqlite3_stmt *st = hd_kb__stmt(store, HD_KB__ST_TERM_DF,
-                                   "UPDATE terms SET df = df + ?2 WHERE id = ?1", msg);
+    sqlite3_stmt *st =
+        hd_kb__stmt(store, HD_KB__ST_TERM_DF, "UPDATE terms SET df = df + ?2 WHERE id = ?1", msg);
     if (!st)
         return HD_ERR_IO;
     sqlite3_bind_int64(st, 1, term);
@@ -436,8 +435,8 @@ static enum hd_err remove_posting(struct hd_kb__store *store, int64_t term, int6
 
 enum hd_err hd_kb__index_remove(struct hd_kb__store *store, int64_t chunk, struct hd_errmsg *msg)
 {
-    sqlite3_stmt *st = hd_kb__stmt(store, HD_KB__ST_FWD_GET,
-                                   "SELECT data FROM chunk_terms WHERE chunk = ?1", msg);
+    sqlite3_stmt *st =
+        hd_kb__stmt(store, HD_KB__ST_FWD_GET, "SELECT data FROM chunk_terms WHERE chunk = ?1", msg);
     if (!st)
         return HD_ERR_IO;
     sqlite3_bind_int64(st, 1, chunk);
@@ -446,8 +445,8 @@ enum hd_err hd_kb__index_remove(struct hd_kb__store *store, int64_t chunk, struc
     int rc = sqlite3_step(st);
     if (rc == SQLITE_ROW && sqlite3_column_bytes(st, 0))
         hd_buf_append(&list, sqlite3_column_blob(st, 0), (size_t)sqlite3_column_bytes(st, 0));
-    enum hd_err err = rc == SQLITE_ROW || rc == SQLITE_DONE ? list.err
-                                                            : hd_kb__sql_fail(store, msg);
+    enum hd_err err =
+        rc == SQLITE_ROW || rc == SQLITE_DONE ? list.err : hd_kb__sql_fail(store, msg);
     sqlite3_reset(st);
     int64_t term = 0;
     for (size_t at = 0; !err && at < list.len;) {

@@ -122,11 +122,10 @@ json_t *hd_kb_answer_json(const struct hd_kb_answer *a)
     json_t *timings = json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "retrieve_s", a->retrieve_s,
                                 "queue_s", a->queue_s, "prefill_s", a->prefill_s, "decode_s",
                                 a->decode_s, "ttft_s", a->ttft_s, "total_s", a->total_s);
-    return json_pack("{s:s, s:s, s:b, s:f, s:o, s:o, s:o, s:o, s:b, s:o, s:I}", "answer",
-                     a->answer ? a->answer : "", "reasoning", a->reasoning ? a->reasoning : "",
-                     "found", a->found, "confidence", a->confidence, "citations",
-                     hd_kb_citations_json(a), "nearest", hd_kb_nearest_json(a), "usage", usage,
-                     "timings", timings, "quoted", a->quoted, "model",
-                     a->model[0] ? json_string(a->model) : json_null(), "version",
-                     (json_int_t)a->version);
+    return json_pack(
+        "{s:s, s:s, s:b, s:f, s:o, s:o, s:o, s:o, s:b, s:o, s:I}", "answer",
+        a->answer ? a->answer : "", "reasoning", a->reasoning ? a->reasoning : "", "found",
+        a->found, "confidence", a->confidence, "citations", hd_kb_citations_json(a), "nearest",
+        hd_kb_nearest_json(a), "usage", usage, "timings", timings, "quoted", a->quoted, "model",
+        a->model[0] ? json_string(a->model) : json_null(), "version", (json_int_t)a->version);
 }

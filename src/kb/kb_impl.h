@@ -10,10 +10,10 @@
 
 /* What a search needs of every chunk, in memory; rebuilt where the version has changed. */
 struct hd_kb__map {
-    int64_t version; /* -1 = none yet */
-    size_t n;        /* chunks */
-    int64_t *chunk;  /* [n] ids, ascending */
-    uint32_t *doc;   /* [n] index into docs */
+    int64_t version;  /* -1 = none yet */
+    size_t n;         /* chunks */
+    int64_t *chunk;   /* [n] ids, ascending */
+    uint32_t *doc;    /* [n] index into docs */
     uint32_t *n_term; /* [n] length in tokens */
     double mean_term;
     size_t n_doc;

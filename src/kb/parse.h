@@ -31,9 +31,9 @@ enum hd_err hd_kb__html_blocks(struct hd_buf *records, const char *text, size_t 
                                bool with_title);
 
 struct hd_kb__format {
-    const char *name;        /* "markdown" */
-    const char *extensions;  /* " md markdown " */
-    hd_kb__parse_fn parse;   /* NULL: through pdftotext */
+    const char *name;       /* "markdown" */
+    const char *extensions; /* " md markdown " */
+    hd_kb__parse_fn parse;  /* NULL: through pdftotext */
 };
 /* By the file name's extension; NULL for what we do not read. */
 const struct hd_kb__format *hd_kb__format_of(const char *name);

@@ -75,9 +75,8 @@ static void read_styles(struct state *st, struct hd_kb__archive *archive)
         int level = name ? level_of_name((const char *)name) : 0;
         if (!level && outline)
             level = atoi((const char *)outline) + 1;
-        xmlChar *id = level >= 1 && level <= 7
-                          ? xmlGetProp((xmlNode *)s, (const xmlChar *)"styleId")
-                          : NULL;
+        xmlChar *id =
+            level >= 1 && level <= 7 ? xmlGetProp((xmlNode *)s, (const xmlChar *)"styleId") : NULL;
         if (id)
             st->styles[st->n_style++] = (struct style){id, level};
         xmlFree(name);
@@ -134,13 +133,14 @@ static void paragraph(struct state *st, const xmlNode *p)
     struct hd_buf text;
     hd_buf_init(&text, HD_KB__TEXT_MAX);
     collect(p, &text);
-    enum hd_kb__block_kind kind = level                  ? HD_KB__HEADING
+    enum hd_kb__block_kind kind = level                   ? HD_KB__HEADING
                                   : child(props, "numPr") ? HD_KB__ITEM
                                                           : HD_KB__PARA;
     if (level == 7 && !text.err)
         st->err = hd_kb__put(st->records, HD_KB__TITLE, 1, hd_buf_str(&text), text.len);
     if (!st->err)
-        st->err = hd_kb__put(st->records, kind, level == 7 ? 1 : level, hd_buf_str(&text), text.len);
+        st->err =
+            hd_kb__put(st->records, kind, level == 7 ? 1 : level, hd_buf_str(&text), text.len);
     hd_buf_dispose(&text);
 }
 

@@ -31,7 +31,7 @@ static xmlChar *property(const xmlNode *node, const char *name)
 
 static int hex(char c)
 {
-    return c >= '0' && c <= '9'              ? c - '0'
+    return c >= '0' && c <= '9'                 ? c - '0'
            : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 'a' + 10
                                                 : -1;
 }

@@ -245,9 +245,11 @@ static const char *find_charset(const char *data, size_t len, char name[40])
     size_t n = 0, left = (size_t)(data + len - at);
     if (left && (*at == '"' || *at == '\''))
         at++, left--;
-    while (n < left && n < 39 && strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                        "0123456789-_",
-                                        at[n]) && at[n])
+    while (n < left && n < 39 &&
+           strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                  "0123456789-_",
+                  at[n]) &&
+           at[n])
         n++;
     memcpy(name, at, n);
     name[n] = '\0';

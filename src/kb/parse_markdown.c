@@ -95,10 +95,10 @@ static void put_entity(struct hd_buf *out, const char *s, size_t len)
     static const struct {
         const char *name;
         unsigned c;
-    } known[] = {{"&amp;", '&'},     {"&lt;", '<'},       {"&gt;", '>'},      {"&quot;", '"'},
-                 {"&apos;", '\''},   {"&nbsp;", ' '},     {"&ndash;", 0x2013}, {"&mdash;", 0x2014},
-                 {"&hellip;", 0x2026}, {"&copy;", 0xA9},  {"&deg;", 0xB0},    {"&times;", 0xD7},
-                 {"&euro;", 0x20AC}, {"&middot;", 0xB7}};
+    } known[] = {{"&amp;", '&'},       {"&lt;", '<'},     {"&gt;", '>'},       {"&quot;", '"'},
+                 {"&apos;", '\''},     {"&nbsp;", ' '},   {"&ndash;", 0x2013}, {"&mdash;", 0x2014},
+                 {"&hellip;", 0x2026}, {"&copy;", 0xA9},  {"&deg;", 0xB0},     {"&times;", 0xD7},
+                 {"&euro;", 0x20AC},   {"&middot;", 0xB7}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (strlen(known[i].name) == len && !memcmp(known[i].name, s, len)) {
             hd_buf_put_utf8(out, known[i].c);

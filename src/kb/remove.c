@@ -103,17 +103,17 @@ static enum hd_err check_terms(struct hd_kb__store *store, int64_t *n_posting,
         int64_t n = 0;
         err = hd_kb__postings(store, sqlite3_column_int64(st, 0), count_posting, &n, msg);
         if (!err && (n == 0 || n != sqlite3_column_int64(st, 1)))
-            err = hd_fail(msg, HD_ERR_INTERNAL, "%s/kb.db: term %lld is counted %lld times, not %lld",
-                          store->folder, (long long)sqlite3_column_int64(st, 0),
-                          (long long)sqlite3_column_int64(st, 1), (long long)n);
+            err =
+                hd_fail(msg, HD_ERR_INTERNAL, "%s/kb.db: term %lld is counted %lld times, not %lld",
+                        store->folder, (long long)sqlite3_column_int64(st, 0),
+                        (long long)sqlite3_column_int64(st, 1), (long long)n);
         *n_posting += n;
     }
     sqlite3_finalize(st);
     return err;
 }
 
-static enum hd_err check_lists(struct hd_kb__store *store, int64_t n_posting,
-                               struct hd_errmsg *msg)
+static enum hd_err check_lists(struct hd_kb__store *store, int64_t n_posting, struct hd_errmsg *msg)
 {
     sqlite3_stmt *st = NULL;
     if (sqlite3_prepare_v2(store->db, "SELECT data FROM chunk_terms", -1, &st, NULL))

@@ -187,12 +187,12 @@ static enum hd_err add_terms(struct hd_kb *kb, struct hd_kb__query *query,
         if (j < query->n)
             continue;
         double df = (double)ref.df;
-        items[query->n++] = (struct hd_kb__query_term){
-            .id = ref.id,
-            .df = ref.df,
-            .idf = log(1 + (n_chunk - df + 0.5) / (df + 0.5)),
-            .weight = weight * kind_weight(&terms->items[i]),
-            .term = keep ? (uint32_t)i : UINT32_MAX};
+        items[query->n++] =
+            (struct hd_kb__query_term){.id = ref.id,
+                                       .df = ref.df,
+                                       .idf = log(1 + (n_chunk - df + 0.5) / (df + 0.5)),
+                                       .weight = weight * kind_weight(&terms->items[i]),
+                                       .term = keep ? (uint32_t)i : UINT32_MAX};
     }
     return HD_OK;
 }
@@ -363,9 +363,8 @@ static enum hd_err scan_all(struct hd_kb *kb, const struct hd_principal *who,
     struct ranked *ranked = NULL;
     size_t n = 0;
     bool *visible = malloc(map->n_doc + 1);
-    struct scan scan = {.map = map,
-                        .visible = visible,
-                        .score = calloc(map->n + 1, sizeof *scan.score)};
+    struct scan scan = {
+        .map = map, .visible = visible, .score = calloc(map->n + 1, sizeof *scan.score)};
     enum hd_err err = visible && scan.score ? HD_OK : HD_ERR_NOMEM;
     for (size_t i = 0; i < map->n_doc && !err; i++)
         visible[i] = hd_kb__may_see(map->docs[i].groups, who);

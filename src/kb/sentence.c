@@ -20,11 +20,11 @@ static bool is_digit(char c)
 static bool is_abbreviation(const char *s, size_t dot)
 {
     static const char *const known[] = {
-        "mr",  "mrs", "ms",  "dr",   "prof", "st",  "jr",   "sr",  "vs",   "etc", "fig", "figs",
-        "no",  "nos", "vol", "pp",   "inc",  "ltd", "corp", "co",  "dept", "est", "approx",
-        "eq",  "sec", "gen", "capt", "col",  "lt",  "sgt",  "rev", "hon",  "al",  "cf",  "ca",
-        "jan", "feb", "mar", "apr",  "jun",  "jul", "aug",  "sep", "sept", "oct", "nov", "dec",
-        "e.g", "i.e", "a.m", "p.m",  "ext",  "tel", "ref",  "min", "max",  "incl"};
+        "mr",  "mrs", "ms",   "dr",  "prof", "st",  "jr",   "sr",   "vs",   "etc", "fig",    "figs",
+        "no",  "nos", "vol",  "pp",  "inc",  "ltd", "corp", "co",   "dept", "est", "approx", "eq",
+        "sec", "gen", "capt", "col", "lt",   "sgt", "rev",  "hon",  "al",   "cf",  "ca",     "jan",
+        "feb", "mar", "apr",  "jun", "jul",  "aug", "sep",  "sept", "oct",  "nov", "dec",    "e.g",
+        "i.e", "a.m", "p.m",  "ext", "tel",  "ref", "min",  "max",  "incl"};
     size_t from = dot;
     while (from > 0 && (is_alpha(s[from - 1]) || s[from - 1] == '.') && dot - from < 8)
         from--;
@@ -116,8 +116,7 @@ enum hd_err hd_kb__sentences(struct hd_kb__sentence **list, size_t *n, const cha
         if (begin == end)
             continue;
         if ((*n & (*n - 1)) == 0) { /* grow at powers of two */
-            struct hd_kb__sentence *grown =
-                realloc(*list, (*n ? *n * 2 : 1) * sizeof **list);
+            struct hd_kb__sentence *grown = realloc(*list, (*n ? *n * 2 : 1) * sizeof **list);
             if (!grown)
                 return HD_ERR_NOMEM;
             *list = grown;

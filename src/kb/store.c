@@ -77,10 +77,10 @@ enum hd_err hd_kb__folder(char **out, const char *dir, const struct hd_principal
 enum hd_err hd_kb__sql_fail(struct hd_kb__store *store, struct hd_errmsg *msg)
 {
     int code = store->db ? sqlite3_errcode(store->db) & 0xFF : SQLITE_NOMEM;
-    enum hd_err err = code == SQLITE_NOMEM                            ? HD_ERR_NOMEM
-                      : code == SQLITE_BUSY || code == SQLITE_LOCKED  ? HD_ERR_BUSY
+    enum hd_err err = code == SQLITE_NOMEM                              ? HD_ERR_NOMEM
+                      : code == SQLITE_BUSY || code == SQLITE_LOCKED    ? HD_ERR_BUSY
                       : code == SQLITE_CORRUPT || code == SQLITE_NOTADB ? HD_ERR_FORMAT
-                                                                      : HD_ERR_IO;
+                                                                        : HD_ERR_IO;
     return hd_fail(msg, err, "%s/kb.db: %s", store->folder ? store->folder : "?",
                    store->db ? sqlite3_errmsg(store->db) : "out of memory");
 }
@@ -252,8 +252,8 @@ enum hd_err hd_kb__begin(struct hd_kb__store *store, bool write, struct hd_errms
 
 enum hd_err hd_kb__version(struct hd_kb__store *store, int64_t *out, struct hd_errmsg *msg)
 {
-    sqlite3_stmt *statement = hd_kb__stmt(store, HD_KB__ST_VERSION,
-                                          "SELECT value FROM meta WHERE key = 'version'", msg);
+    sqlite3_stmt *statement =
+        hd_kb__stmt(store, HD_KB__ST_VERSION, "SELECT value FROM meta WHERE key = 'version'", msg);
     if (!statement)
         return HD_ERR_IO;
     enum hd_err err = HD_OK;
@@ -265,14 +265,13 @@ enum hd_err hd_kb__version(struct hd_kb__store *store, int64_t *out, struct hd_e
     return err;
 }
 
-enum hd_err hd_kb__commit_write(struct hd_kb__store *store, int64_t *version,
-                                struct hd_errmsg *msg)
+enum hd_err hd_kb__commit_write(struct hd_kb__store *store, int64_t *version, struct hd_errmsg *msg)
 {
-    enum hd_err err = hd_kb__run(
-        store,
-        hd_kb__stmt(store, HD_KB__ST_VERSION_UP,
-                    "UPDATE meta SET value = value + 1 WHERE key = 'version'", msg),
-        msg);
+    enum hd_err err =
+        hd_kb__run(store,
+                   hd_kb__stmt(store, HD_KB__ST_VERSION_UP,
+                               "UPDATE meta SET value = value + 1 WHERE key = 'version'", msg),
+                   msg);
     if (!err)
         err = hd_kb__version(store, version, msg);
     if (!err)

@@ -24,8 +24,8 @@ enum {
 /* One connection; used by one thread at a time. */
 struct hd_kb__store {
     sqlite3 *db;
-    char *folder;  /* owned: DIR/<tenant>/<name> */
-    int lock;      /* flock held by a writer, or -1 */
+    char *folder;                 /* owned: DIR/<tenant>/<name> */
+    int lock;                     /* flock held by a writer, or -1 */
     sqlite3_stmt *statements[64]; /* prepared once, by the slot the caller chose */
 };
 

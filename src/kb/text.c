@@ -48,9 +48,10 @@ static enum hd_err convert(struct hd_buf *out, const char *charset, const char *
  * private characters against. */
 static long plausibility(const char *text, size_t len, size_t n_bad)
 {
-    static const unsigned common[] = U"的一是不在有了人这中大为上个国我以要他时来用们生到作地于出就分对成会"
-                                     U"可主发年动同工也能下过子说产种面而方后多定行学法所民得经這為個國時來們"
-                                     U"於會動過說產種經對發學，。、";
+    static const unsigned common[] =
+        U"的一是不在有了人这中大为上个国我以要他时来用们生到作地于出就分对成会"
+        U"可主发年动同工也能下过子说产种面而方后多定行学法所民得经這為個國時來們"
+        U"於會動過說產種經對發學，。、";
     long score = -8 * (long)n_bad;
     for (size_t i = 0; i < len;) {
         unsigned c;

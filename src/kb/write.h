@@ -5,7 +5,8 @@
 #include "kb/kb_impl.h"
 
 struct hd_kb__writer;
-/* BUSY where somebody else writes. options: whose access list goes on what is added; may be NULL. */
+/* BUSY where somebody else writes. options: whose access list goes on what is added; may be NULL.
+ */
 enum hd_err hd_kb__writer_open(struct hd_kb__writer **out, const struct hd_kb *kb,
                                const struct hd_kb_add_options *options, struct hd_errmsg *msg);
 /* Rolls back what was not committed. NULL is fine. */
