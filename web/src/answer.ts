@@ -180,7 +180,7 @@ export class AnswerView {
     if (!g.citations) return;
     if (g.found === false) {
       this.element.classList.add("not-found");
-      this.foot.append(h("p", { class: "badge missing" }, words.notFound));
+      if (!this.text.trim()) this.foot.append(h("p", { class: "badge missing" }, words.notFound));
       if (g.nearest?.length)
         this.foot.append(
           h("details", { class: "near" }, h("summary", {}, words.nearest),
@@ -190,7 +190,7 @@ export class AnswerView {
       return;
     }
     const line = h("p", { class: "badge" });
-    if (typeof g.confidence === "number") line.append(fill(words.confidence, Math.round(g.confidence * 100)));
+    if (typeof g.confidence === "number") line.append(fill(words.wholeConfidence, Math.round(g.confidence * 100)));
     if (g.quoted) line.append((line.textContent ? " · " : "") + words.quoted);
     if (line.textContent) this.foot.append(line);
     if (!g.citations.length) return;
