@@ -19,6 +19,7 @@ static const struct hd_backend backends[] = {
 #if HD_X86
     {"avx2", HD_F16, &hd_ops_avx2, &hd_kernels_avx2, hd_x86_missing_avx2},
     {"avx512", HD_F16, &hd_ops_avx512, &hd_kernels_avx512, hd_x86_missing_avx512},
+    {"amx", HD_F16, &hd_ops_amx, &hd_kernels_amx, hd_x86_missing_amx},
 #endif
 };
 enum { N_BACKEND = sizeof backends / sizeof backends[0] };

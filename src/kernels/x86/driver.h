@@ -11,7 +11,7 @@ size_t hd_x86_pool_chunk(int64_t n_task, size_t panel_bytes, int threads);
 
 /* Quantised activations: describe, measure, place; then quantise tile by tile. */
 void hd_x86_activations_init(struct hd_activations *a, const uint8_t *rows, size_t stride,
-                             int64_t n_in, int64_t n);
+                             int64_t n_in, int64_t n, enum hd_form form);
 size_t hd_x86_activations_bytes(int64_t n, int64_t n_in);
 void hd_x86_activations_place(struct hd_activations *a, void *memory);
 

@@ -27,13 +27,14 @@ size_t hd_x86_work_bytes(int64_t column_chunk)
 }
 
 void hd_x86_activations_init(struct hd_activations *a, const uint8_t *rows, size_t stride,
-                             int64_t n_in, int64_t n)
+                             int64_t n_in, int64_t n, enum hd_form form)
 {
     *a = (struct hd_activations){.n = n,
                                  .n_in = n_in,
                                  .n_block = (int64_t)hd_round_up((size_t)n_in, 64) / 32,
                                  .rows = rows,
-                                 .stride = stride};
+                                 .stride = stride,
+                                 .form = form};
 }
 
 size_t hd_x86_activations_bytes(int64_t n, int64_t n_in)
@@ -167,7 +168,7 @@ static void matmul_some(struct hd_stream *s, const struct hd_matmul *products, i
     }
     int threads = hd_pool_threads(s->pool);
     int64_t n = in.ne[1], n_in = in.ne[0];
-    hd_x86_activations_init(&job.a, hd_tensor_row(&in, 0, 0), in.nb[1], n_in, n);
+    hd_x86_activations_init(&job.a, hd_tensor_row(&in, 0, 0), in.nb[1], n_in, n, form);
     job.column_chunk = hd_x86_column_chunk(n, n_in);
     job.work_bytes = hd_x86_work_bytes(job.column_chunk);
     job.scratch = hd_stream_scratch(s, HD_SCRATCH_THREADS, job.work_bytes * (size_t)threads);
@@ -231,7 +232,7 @@ static void heads_task(void *ud, size_t begin, size_t end, int thread)
     for (size_t h = begin; h < end; h++) {
         struct hd_activations a;
         hd_x86_activations_init(&a, hd_tensor_row(job->in, (int64_t)h, 0), job->in->nb[2],
-                                job->w->n_in, job->in->ne[2]);
+                                job->w->n_in, job->in->ne[2], job->form);
         hd_x86_activations_place(&a, mine + job->work_bytes);
         for (int64_t t = 0; !job->w->pack->is_float && t * HD_TILE_COLUMNS < a.n; t++)
             job->k->quantise(&a, t);

@@ -79,13 +79,14 @@ static void place_activations(struct moe_job *job, const struct hd_tensor *in, u
 {
     for (int64_t i = 0; i < job->n_group; i++) {
         struct group *g = &job->group[i];
-        hd_x86_activations_init(&g->in, hd_tensor_row(in, 0, 0), in->nb[1], in->ne[0], g->n);
+        hd_x86_activations_init(&g->in, hd_tensor_row(in, 0, 0), in->nb[1], in->ne[0], g->n,
+                                job->form);
         g->in.index = job->token + g->start;
         hd_x86_activations_place(&g->in, in_memory);
         in_memory += hd_x86_activations_bytes(g->n, in->ne[0]);
         int64_t n_ff = job->gate->n_out;
         hd_x86_activations_init(&g->mid, (uint8_t *)(job->hidden + g->start * n_ff),
-                                (size_t)n_ff * sizeof(float), n_ff, g->n);
+                                (size_t)n_ff * sizeof(float), n_ff, g->n, job->form);
         hd_x86_activations_place(&g->mid, mid_memory);
         mid_memory += hd_x86_activations_bytes(g->n, n_ff);
     }

@@ -2,7 +2,7 @@
 #include "kernels/ref/ref.h"
 #include "kernels/x86/rows.h"
 
-#define VECTOR_OPS(isa)                                                                            \
+#define VECTOR_OPS(isa, products)                                                                  \
     {                                                                                              \
         .weight_prepare = hd_pack_weight, .embed = hd_ref_embed,                                   \
         .rms_norm = hd_x86_rms_norm_##isa, .matmul = hd_x86_matmul,                                \
@@ -10,9 +10,10 @@
         .kv_write = hd_x86_kv_write_##isa, .kv_read = hd_ref_kv_read,                              \
         .attention = hd_x86_attention_##isa, .silu_mul = hd_x86_silu_mul_##isa,                    \
         .add = hd_x86_add_##isa, .gather_rows = hd_ref_gather_rows, .route = hd_ref_route,         \
-        .moe = hd_x86_moe, .int8_work = hd_x86_int8_work_##isa,                                    \
+        .moe = hd_x86_moe, .int8_work = hd_x86_int8_work_##products,                               \
         .read_work = hd_x86_read_work_##isa,                                                       \
     }
 
-const struct hd_ops hd_ops_avx2 = VECTOR_OPS(avx2);
-const struct hd_ops hd_ops_avx512 = VECTOR_OPS(avx512);
+const struct hd_ops hd_ops_avx2 = VECTOR_OPS(avx2, avx2);
+const struct hd_ops hd_ops_avx512 = VECTOR_OPS(avx512, avx512);
+const struct hd_ops hd_ops_amx = VECTOR_OPS(avx512, amx);

@@ -21,5 +21,6 @@
     uint64_t hd_x86_read_work_##isa(const void *, size_t);
 HD_ROW_OPS(avx2)
 HD_ROW_OPS(avx512)
+double hd_x86_int8_work_amx(int64_t);
 
 #endif

@@ -43,6 +43,7 @@ struct hd_activations {
     size_t stride;
     const int32_t *index; /* column i is row index[i]; NULL: row i */
     int64_t n_in;
+    enum hd_form form; /* AMX keeps prompt rows in a layout of its own (amx_impl.h) */
 };
 
 static inline const float *hd_column_row(const struct hd_activations *a, int64_t column)
@@ -111,5 +112,7 @@ const char *hd_x86_missing_amx(void);
 
 extern const struct hd_ops hd_ops_avx2, hd_ops_avx512, hd_ops_amx;
 extern const struct hd_x86_kernels hd_kernels_avx2, hd_kernels_avx512, hd_kernels_amx;
+/* AMX with tiles in plain C; quantise and panel only, for tests. */
+extern const struct hd_x86_kernels hd_kernels_amx_emulated;
 
 #endif
