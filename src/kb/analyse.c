@@ -306,14 +306,17 @@ static enum hd_err add_run(struct hd_kb__analyser *an, struct hd_kb__terms *term
     return err;
 }
 
-/* Dictionary words of three characters and more; shorter ones are among the pairs. */
+/* Segments a run: adds the dictionary words of three characters and more, and marks the pairs from
+ * first_pair on that no word holds. */
 static enum hd_err add_long_words(struct hd_kb__analyser *an, struct hd_kb__terms *terms,
-                                  size_t from, size_t to)
+                                  size_t from, size_t to, size_t first_pair)
 {
     if (to - from < 3 || !segmenter_ready(an))
         return HD_OK;
     char text[HAN_RUN_MAX * 4 + 1];
+    bool starts[HAN_RUN_MAX + 1] = {false}; /* a word begins at this character */
     text[encode(text, an->chars + from, to - from)] = '\0';
+    size_t n_pair_end = terms->n;
     friso_set_text(an->task, text);
     enum hd_err err = HD_OK;
     friso_token_t token;
@@ -321,9 +324,17 @@ static enum hd_err add_long_words(struct hd_kb__analyser *an, struct hd_kb__term
         size_t len = strnlen(token->word, sizeof token->word);
         size_t n = hd_utf8_count(token->word, len);
         size_t first = token->offset >= 0 ? hd_utf8_count(text, (size_t)token->offset) : 0;
-        if (n >= 3 && first < to - from && hd_utf8_valid(token->word, len))
+        if (first >= to - from || !hd_utf8_valid(token->word, len))
+            continue;
+        starts[first] = true;
+        if (n >= 3)
             err =
                 add_term(terms, token->word, len, HD_KB__TERM_LONG, true, an->source[from + first]);
+    }
+    for (size_t i = first_pair, at = 0; i < n_pair_end; i++) {
+        while (at < to - from && an->source[from + at] != terms->items[i].source)
+            at++;
+        terms->items[i].straddles = at + 1 < to - from && starts[at + 1];
     }
     return err;
 }
@@ -336,6 +347,7 @@ static enum hd_err add_cjk(struct hd_kb__analyser *an, struct hd_kb__terms *term
         to++;
     enum hd_err err = HD_OK;
     char text[16];
+    size_t first_pair = terms->n;
     if (to - from == 1) {
         err = add_term(terms, text, encode(text, an->chars + from, 1), HD_KB__TERM_PAIR, false,
                        an->source[from]);
@@ -351,7 +363,7 @@ static enum hd_err add_cjk(struct hd_kb__analyser *an, struct hd_kb__terms *term
         terms->n_pos++;
     }
     if (!err)
-        err = add_long_words(an, terms, from, to);
+        err = add_long_words(an, terms, from, to, first_pair);
     *io = to;
     return err;
 }

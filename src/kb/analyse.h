@@ -32,6 +32,7 @@ struct hd_kb__term {
     uint16_t len; /* bytes */
     uint8_t kind;
     bool part;       /* repeats what a longer term beside it holds */
+    bool straddles;  /* a pair across the border of two dictionary words: it means little */
     uint32_t pos;    /* position in the text, counted in tokens */
     uint32_t source; /* code-point offset where it begins in the text given */
 };

@@ -12,6 +12,7 @@ struct unit {
     size_t begin, end, tokens;
     int64_t page;
     size_t section; /* index into sections */
+    size_t block;   /* tokens of the whole block, on its first unit; else 0 */
     bool heading;
 };
 
@@ -97,6 +98,7 @@ static size_t soft_end(const char *s, size_t len)
 
 static enum hd_err add_sentences(struct work *w, const struct hd_kb__block *block, size_t section)
 {
+    size_t first = w->n_unit;
     const char *text = w->doc->text.data;
     enum hd_err err = HD_OK;
     for (size_t at = block->begin; at < block->end && !err;) {
@@ -109,6 +111,8 @@ static enum hd_err add_sentences(struct work *w, const struct hd_kb__block *bloc
             at = cut;
         }
     }
+    for (size_t i = first; i < w->n_unit; i++)
+        w->units[first].block += w->units[i].tokens;
     return err;
 }
 
@@ -166,6 +170,7 @@ static char *heading_path(const struct work *w, size_t section)
 }
 
 /* Whether a passage of `tokens` so far ends before unit i. */
+enum { LIMIT = HD_KB__CHUNK_TARGET + HD_KB__CHUNK_TARGET / 7 };
 static bool cuts_before(const struct work *w, size_t first, size_t i, size_t tokens, bool whole)
 {
     const struct unit *unit = &w->units[i], *before = &w->units[i - 1];
@@ -175,7 +180,11 @@ static bool cuts_before(const struct work *w, size_t first, size_t i, size_t tok
         return false; /* a heading stays with what follows */
     if (whole)
         return false;
-    if (tokens + unit->tokens > HD_KB__CHUNK_TARGET + HD_KB__CHUNK_TARGET / 7)
+    if (tokens + unit->tokens > LIMIT)
+        return true;
+    /* A paragraph that will not fit whole goes to the next passage, if this one is half full. */
+    if (unit->block && tokens >= HD_KB__CHUNK_TARGET / 2 && tokens + unit->block > LIMIT &&
+        unit->block <= LIMIT)
         return true;
     /* A new section begins a new passage, unless what there is so far is tiny. */
     return unit->section != w->units[first].section && unit->heading &&

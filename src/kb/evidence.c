@@ -55,7 +55,11 @@ static struct hd_kb__fact fact_of(const struct hd_kb__terms *terms, size_t i)
 {
     const struct hd_kb__term *term = &terms->items[i];
     bool exact = term->kind == HD_KB__TERM_NUMBER || term->kind == HD_KB__TERM_CODE;
-    float weight = term->part ? 0 : exact ? 1.5f : term->kind == HD_KB__TERM_PAIR ? 0.5f : 1;
+    float weight = term->part                       ? 0
+                   : exact                          ? 1.5f
+                   : term->straddles                ? 0.1f
+                   : term->kind == HD_KB__TERM_PAIR ? 0.8f
+                                                    : 1;
     return (struct hd_kb__fact){hd_hash64(hd_kb__term_text(terms, i), term->len, 0), weight,
                                 exact && !term->part};
 }

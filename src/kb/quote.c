@@ -87,5 +87,5 @@ void hd_kb__quote(struct hd_kb__quotes *out, const char *question_text,
     out->n = keep;
     const struct hd_kb__passage *best = &passages->items[out->items[0].passage];
     double line = best->lines[out->items[0].line].asked;
-    out->confidence = 1 / (1 + exp(-(5.0 * best->asked + 2.5 * line - 3.6)));
+    out->confidence = 1 / (1 + exp(-(5.0 * best->asked + 2.5 * line - 3.0)));
 }
