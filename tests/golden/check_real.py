@@ -7,8 +7,8 @@ Three questions about the texts in tests/golden/real/<model>.json:
 1. `--kernels ref` against transformers on the decoded weights, at the recorded positions (101 in all): largest
    difference of the 50 most probable tokens' log-probabilities, at most 2e-3;
 2. the kernels in use by default (or --kernels) against `ref`, at every position but the first (792 in all): mean KL
-   divergence, at most 2e-3. (At the first position these models have outlier activations that no 8-bit block scale
-   follows, and nothing is ever generated from one token; its KL is shown apart.)
+   divergence, at most 2e-3. The first position is shown apart: nothing is generated from one token, and it alone has a
+   KL of 0.1 to 0.26 with the 1.5B (probably its outlier activations there), which would hide changes elsewhere.
    KL is taken over the 20,000 most probable tokens of each side that both list, the rest lumped
    together as one (its mass is about 1e-5);
 3. the same positions: the most probable token agrees at 98% or more. All positions, because a disagreement is a near
@@ -96,7 +96,7 @@ def main():
     if ref_path is None:
         sys.exit(f"no reference in {HERE}/real for {stem}: only " + ", ".join(sorted(f.stem for f in HERE.glob("real/*.json"))))
     chosen = args.texts.split(",") if args.texts else None
-    worst, all_kl, n_flips = 0.0, [], 0
+    worst, all_kl, firsts, n_flips = 0.0, [], [], 0
     print(f"{'text':14} {'positions':>9} {'ref: difference':>16} {'mean KL':>10} {'worst KL':>10} {'first KL':>10} {'other argmax':>12}  margins")
     for text in json.loads(ref_path.read_text())["texts"]:
         if chosen and text["name"] not in chosen:
@@ -104,11 +104,14 @@ def main():
         tokens = text["tokens"]
         difference, kls, flips = compare(text, logits(args, "ref", tokens), logits(args, args.kernels, tokens))
         first, kls = kls[0], kls[1:]
+        firsts.append(first)
         worst, all_kl, n_flips = max(worst, difference), all_kl + kls, n_flips + len(flips)
         print(f"{text['name']:14} {len(kls):9} {difference:16.2e} {sum(kls) / len(kls):10.2e} {max(kls):10.2e} {first:10.2e} {len(flips):12}  "
               + " ".join(f"{m:.3f}" for m in flips.values()), flush=True)
     if not all_kl:
         sys.exit(f"no such text: {args.texts}")
+    every = (sum(all_kl) + sum(firsts)) / (len(all_kl) + len(firsts))
+    print(f"mean KL with the first positions: {every:.2e}")
     n, mean = len(all_kl), sum(all_kl) / len(all_kl)
     most = allowed_flips(n, bool(chosen))
     checks = [(worst <= MAX_DIFFERENCE, f"ref against the float32 reference: largest difference {worst:.2e} (at most {MAX_DIFFERENCE})"),
