@@ -53,11 +53,11 @@ static bool dot_ends(const char *s, size_t len, size_t dot)
         return next + 1 >= len || s[next + 1] == ' ' || s[next + 1] == '\n';
     if (s[next] != ' ' && s[next] != '\n' && s[next] != '[')
         return false;
-    bool list_number = dot > 0;
-    for (size_t i = dot; i > 0; i--)
-        list_number &= is_digit(s[i - 1]);
-    if (list_number && dot <= 3)
-        return false; /* "1. Wash your hands" */
+    size_t from = dot; /* "1. Wash your hands": a number alone before it is a list's */
+    while (from > 0 && is_digit(s[from - 1]))
+        from--;
+    if (from < dot && dot - from <= 3 && strspn(s, " \n") >= from)
+        return false;
     size_t word = next;
     while (word < len && strchr(" \"'([", s[word]))
         word++;
