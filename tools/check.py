@@ -142,9 +142,10 @@ def fuzz(report):
         work = f"{LOGS}/corpus/{what}"
         shutil.rmtree(work, ignore_errors=True)
         os.makedirs(work)
-        seeds = f"tests/fuzz/corpus/{what.removeprefix('fuzz_')}"
-        step(report, f"fuzz: {what}",
-             [target, work, *([seeds] if os.path.isdir(seeds) else []),
+        seeds = [folder for folder in (f"tests/fuzz/corpus/{what}",
+                                       f"tests/fuzz/corpus/{what.removeprefix('fuzz_')}")
+                 if os.path.isdir(folder)]
+        step(report, f"fuzz: {what}", [target, work, *seeds,
               f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048", "-verbosity=0",
               "-print_final_stats=1"], seconds + 120)
 
