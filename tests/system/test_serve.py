@@ -257,7 +257,7 @@ def test_full_queue():
         running = [s.stream(endless(), max_tokens=LONG)]
         next(events(running[0][1]))
         running.append(s.stream(endless(), max_tokens=LONG))
-        assert s.metric("holdfast_queue_depth") == 1
+        assert s.wait_metric("holdfast_queue_depth", lambda v: v == 1, 5 * SLOW), "not waiting"
         headers = expect(s, 429, "rate_limit_exceeded", None, "POST", CHAT, question())
         assert int(headers["Retry-After"]) >= 1
         assert s.call("GET", "/v1/models")[0] == 200
