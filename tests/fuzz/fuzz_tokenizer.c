@@ -1,0 +1,64 @@
+// room: token
+/* Any bytes as tokenizer.json: refused, or it encodes hostile text within its bounds. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "token/token.h"
+
+static char folder[] = "/tmp/hd_fuzz_XXXXXX";
+
+static void put(const char *name, const uint8_t *data, size_t size)
+{
+    char *path = hd_path_join(folder, name);
+    FILE *file = path ? fopen(path, "wb") : NULL;
+    if (!file)
+        abort();
+    fwrite(data, 1, size, file);
+    fclose(file);
+    free(path);
+}
+
+int LLVMFuzzerInitialize(int *argc, char ***argv)
+{
+    if (!mkdtemp(folder))
+        abort();
+    static const char config[] = "{\"add_bos_token\":true,\"bos_token\":\"<s>\"}";
+    put("tokenizer_config.json", (const uint8_t *)config, sizeof config - 1);
+    return 0;
+}
+
+static void use(const struct hd_tokenizer *tok)
+{
+    static const char text[] = "Hello, 世界! 12345 <s> aaaaaaaa\n\n don't \xff e\xcc\x81";
+    struct hd_chat_message message = {"user", text};
+    struct hd_ids ids;
+    struct hd_buf back;
+    hd_ids_init(&ids, 1000);
+    hd_buf_init(&back, 1 << 20);
+    for (int special = 0; special < 2; special++)
+        if (!hd_tokenizer_encode(tok, &ids, text, sizeof text - 1, special))
+            hd_tokenizer_decode(tok, &back, ids.id, ids.n, true, NULL);
+    hd_chat_render(tok, &ids, &message, 1, NULL, NULL);
+    hd_buf_dispose(&back);
+    hd_ids_dispose(&ids);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct hd_store *store;
+    struct hd_tokenizer *tok;
+    struct hd_errmsg msg;
+    put("tokenizer.json", data, size);
+    if (hd_store_open(&store, folder, &msg))
+        return 0;
+    if (!hd_tokenizer_new(&tok, store, &msg)) {
+        use(tok);
+        hd_tokenizer_free(tok);
+    }
+    hd_store_close(store);
+    return 0;
+}
