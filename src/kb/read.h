@@ -8,7 +8,7 @@
  * it is probable enough, is shown again without an invitation to decline and answered from. Its
  * beginning is cached, so this costs little more than the instruction.
  *
- * The weights were fitted by bench/answers/fit.py; a test's documents are not among those used. */
+ * The weights were fitted on questions that bench/answers does not ask, about the same passages. */
 #ifndef HD_KB_READ_H
 #define HD_KB_READ_H
 
