@@ -42,6 +42,13 @@ static xmlChar *value(const xmlNode *node)
 }
 
 /* "heading 2" → 2, "Title" → 7, else 0; also the names that Chinese Word gives. */
+/* A small number as Word writes it; 0 where it is none. Outline levels count from 0. */
+static long small_number(const char *digits)
+{
+    long n = strtol(digits, NULL, 10);
+    return n >= 0 && n < 100 ? n : 99;
+}
+
 static int level_of_name(const char *name)
 {
     const char *digits = NULL;
@@ -50,7 +57,7 @@ static int level_of_name(const char *name)
     else if (!strncmp(name, "标题", 6) || !strncmp(name, "標題", 6))
         digits = name + 6;
     if (digits) {
-        int level = atoi(digits);
+        int level = (int)small_number(digits);
         return level >= 1 && level <= 6 ? level : digits[0] ? 0 : 7;
     }
     return strcasecmp(name, "title") ? 0 : 7;
@@ -74,7 +81,7 @@ static void read_styles(struct state *st, struct hd_kb__archive *archive)
         xmlChar *outline = value(child(child(s, "pPr"), "outlineLvl"));
         int level = name ? level_of_name((const char *)name) : 0;
         if (!level && outline)
-            level = atoi((const char *)outline) + 1;
+            level = (int)small_number((const char *)outline) + 1;
         xmlChar *id =
             level >= 1 && level <= 7 ? xmlGetProp((xmlNode *)s, (const xmlChar *)"styleId") : NULL;
         if (id)
@@ -126,8 +133,8 @@ static void paragraph(struct state *st, const xmlNode *p)
     for (size_t i = 0; style && i < st->n_style; i++)
         if (!xmlStrcmp(style, st->styles[i].id))
             level = st->styles[i].level;
-    if (!level && outline && atoi((const char *)outline) < 6)
-        level = atoi((const char *)outline) + 1;
+    if (!level && outline && small_number((const char *)outline) < 6)
+        level = (int)small_number((const char *)outline) + 1;
     xmlFree(style);
     xmlFree(outline);
     struct hd_buf text;

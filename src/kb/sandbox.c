@@ -223,7 +223,7 @@ static int forbid_for_pdf(const char *program)
         rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(openat), 1, &at);
         rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(open), 1, &plain);
     }
-    struct scmp_arg_cmp other = SCMP_A0(SCMP_CMP_NE, (scmp_datum_t)(uintptr_t)program);
+    struct scmp_arg_cmp other = {0, SCMP_CMP_NE, (scmp_datum_t)(uintptr_t)program, 0};
     rc |= seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(execve), 1, &other);
     if (!rc)
         rc = seccomp_load(ctx);

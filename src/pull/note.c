@@ -97,7 +97,7 @@ enum hd_err hd_note_read(struct hd_note *out, const char *path, struct hd_errmsg
         json_integer_value(json_object_get(note, "size")) == (json_int_t)st.st_size &&
         json_integer_value(json_object_get(note, "mtime_ns")) == (json_int_t)mtime_ns(&st)) {
         memcpy(out->sha256, sha, 65);
-        strcpy(out->name, name);
+        memcpy(out->name, name, strlen(name) + 1);
     }
     json_decref(note);
     return HD_OK;
