@@ -281,14 +281,46 @@ static void test_verify(void **state)
     hd_kb_hits_dispose(&hits);
 }
 
+/* A base written by schema 1 stays readable; one of a newer schema is refused by name. */
+static void test_versions(void **state)
+{
+    struct fixture *f = *state;
+    char path[128], *data = NULL;
+    size_t len = 0;
+    struct hd_errmsg msg = {0};
+    struct hd_kb *kb = NULL;
+    assert_int_equal(
+        hd_file_read(&data, &len, HD_TEST_ROOT "/golden/kb/version-1.db", 1 << 22, NULL), HD_OK);
+    snprintf(path, sizeof path, "%s/local/old", f->dir);
+    assert_int_equal(hd_mkdirs(path, NULL), HD_OK);
+    strcat(path, "/kb.db");
+    assert_int_equal(hd_file_write(path, data, len, NULL), HD_OK);
+    if (hd_kb_open(&kb, f->dir, &local, "old", false, &msg))
+        fail_msg("%s", msg.text);
+    struct hd_kb_hits hits;
+    struct hd_kb_search_options options = {.top = 1};
+    assert_int_equal(hd_kb_search(kb, &local, "质保期", &options, &hits, NULL), HD_OK);
+    assert_int_equal(hits.n, 1);
+    hd_kb_hits_dispose(&hits);
+    hd_kb_close(kb);
+    data[60 + 3] = 99; /* user_version, big-endian at byte 60 of the header */
+    assert_int_equal(hd_file_write(path, data, len, NULL), HD_OK);
+    assert_int_equal(hd_kb_open(&kb, f->dir, &local, "old", false, &msg), HD_ERR_UNSUPPORTED);
+    assert_non_null(strstr(msg.text, "newer"));
+    data[0] = 'X';
+    assert_int_equal(hd_file_write(path, data, len, NULL), HD_OK);
+    assert_int_equal(hd_kb_open(&kb, f->dir, &local, "old", false, &msg), HD_ERR_FORMAT);
+    free(data);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_search), TEST(test_update),     TEST(test_no_residue),
-        TEST(test_access), TEST(test_one_writer), TEST(test_bad_files),
-        TEST(test_names),  TEST(test_quoting),    TEST(test_verify),
+        TEST(test_search),     TEST(test_update),    TEST(test_no_residue), TEST(test_access),
+        TEST(test_one_writer), TEST(test_bad_files), TEST(test_names),      TEST(test_quoting),
+        TEST(test_verify),     TEST(test_versions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
