@@ -90,8 +90,9 @@ void hd_kb__passages_dispose(struct hd_kb__passages *passages)
 size_t hd_kb__window(const struct hd_kb_hits *hits, size_t most, size_t budget,
                      size_t (*count)(void *ud, const struct hd_kb_hit *hit), void *ud)
 {
-    /* Below this share of the best score a passage has almost never held the answer (5 % of the
-     * reading sets' questions whose answer was in the first five), but it always costs time. */
+    /* Measured on the sample handbook and four reading sets: of the right passages among the first
+     * five, at most 0.2 % score below this share of the best, and leaving the rest out brings five
+     * passages down to between 1.6 and 3.7. At 0.5 up to 0.7 % are lost. */
     static const double far_below = 0.4;
     size_t n = 0, used = 0;
     for (; n < hits->n && n < most; n++) {
