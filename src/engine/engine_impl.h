@@ -81,6 +81,8 @@ struct hd_session {
     size_t n_stop;
     bool ignore_end;
     bool in_reasoning;
+    int32_t watch[HD_WATCH_MAX];
+    size_t n_watch;
 
     double t_submit, t_admit, t_first, deadline; /* deadline 0: none */
     bool admitted;

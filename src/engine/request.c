@@ -207,7 +207,21 @@ static enum hd_err check_request(const struct hd_request *r, const struct hd_cal
         return hd_fail(msg, HD_ERR_INVALID, "request: the number of tokens must not be negative");
     if (!(r->timeout_s >= 0 && r->timeout_s < 1e9))
         return hd_fail(msg, HD_ERR_INVALID, "request: the timeout must be 0 or more seconds");
+    if (r->n_watch > HD_WATCH_MAX)
+        return hd_fail(msg, HD_ERR_INVALID, "watch: at most %d ids", HD_WATCH_MAX);
     return hd_sampling_check(&r->sampling, msg);
+}
+
+static enum hd_err copy_watch(struct hd_session *s, const struct hd_request *r,
+                              struct hd_errmsg *msg)
+{
+    for (size_t i = 0; i < r->n_watch; i++) {
+        if (r->watch[i] < 0 || r->watch[i] >= s->model->hp->n_vocab)
+            return hd_fail(msg, HD_ERR_INVALID, "watch: token id %d is not in 0 … %d", r->watch[i],
+                           s->model->hp->n_vocab - 1);
+        s->watch[s->n_watch++] = r->watch[i];
+    }
+    return HD_OK;
 }
 
 static enum hd_err enqueue(struct hd_engine *e, struct hd_session *s, uint64_t *out_id,
@@ -273,6 +287,8 @@ enum hd_err hd_engine_submit(struct hd_engine *e, uint64_t *out_id, const struct
     err = make_ids(m, &ids, r, msg);
     if (!err)
         err = check_ids(m, &ids, msg);
+    if (!err)
+        err = copy_watch(s, r, msg);
     if (!err)
         err = fill_session(s, r, &ids, msg);
     if (err)

@@ -103,6 +103,15 @@ static void penalise(const struct hd_sampler *s, float *logits)
     }
 }
 
+float hd_sampler_raw(const struct hd_sampler *s, int32_t id, float logit)
+{
+    if (!s->penalties || !s->seen[id])
+        return logit;
+    if (s->count[id])
+        logit += s->p.presence_penalty + s->p.frequency_penalty * (float)s->count[id];
+    return logit > 0 ? logit * s->p.repetition_penalty : logit / s->p.repetition_penalty;
+}
+
 static int32_t argmax(const float *logits, int n)
 {
     int32_t best = -1;

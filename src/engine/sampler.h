@@ -29,5 +29,7 @@ void hd_sampler_free(struct hd_sampler *sampler); /* NULL is fine */
 void hd_sampler_accept(struct hd_sampler *sampler, int32_t id, int is_generated);
 /* Changes the logits. -1 where no logit is a number. */
 int32_t hd_sampler_pick(struct hd_sampler *sampler, float *logits, struct hd_candidate *scratch);
+/* The logit that id had before picking changed it to `logit`; before the pick is accepted. */
+float hd_sampler_raw(const struct hd_sampler *sampler, int32_t id, float logit);
 
 #endif

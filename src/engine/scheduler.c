@@ -8,6 +8,7 @@
  * KV. A session is admitted when the blocks of its whole sequence so far are free, and grows by a
  * block every HD_KV_BLOCK tokens. When none is left, the youngest session gives all its blocks back
  * and waits; it replays later (engine_impl.h). The oldest can always go on, so all end. */
+#include <math.h>
 #include <string.h>
 #include <time.h>
 
@@ -148,6 +149,24 @@ static void fail_all(struct step *step, enum hd_err err, const char *why)
         hd_session__finish(step->engine, step->model->of_seq[i], HD_FINISH_ERROR, err, why);
 }
 
+/* Log of the sum of exponentials: what turns logits into log-probabilities. */
+static double log_norm(const float *logits, int n)
+{
+    float max = -INFINITY;
+    double sum = 0;
+    for (int i = 0; i < n; i++)
+        max = logits[i] > max ? logits[i] : max;
+    for (int i = 0; i < n; i++)
+        sum += expf(logits[i] - max);
+    return max + log(sum);
+}
+
+static void report_watched(struct hd_session *s, const float *logits, double norm)
+{
+    for (size_t i = 0; i < s->n_watch; i++)
+        s->result.watch_logprob[i] = (float)(logits[s->watch[i]] - norm);
+}
+
 /* Samples for the sequences whose last row was wanted, in pieces that the logits buffer holds. */
 static void sample(struct step *step)
 {
@@ -175,7 +194,12 @@ static void sample(struct step *step)
             done += have;
         }
         float *logits = m->logits + out++ * m->hp->n_vocab;
+        double norm = log_norm(logits, m->hp->n_vocab);
+        if (s->n_id == s->n_prompt)
+            report_watched(s, logits, norm);
         int32_t id = hd_sampler_pick(s->sampler, logits, m->candidates);
+        if (id >= 0)
+            s->result.logprob += hd_sampler_raw(s->sampler, id, logits[id]) - norm;
         if (id < 0)
             hd_session__finish(step->engine, s, HD_FINISH_ERROR, HD_ERR_INTERNAL,
                                "generation: the model gave no number for any token (damaged "
