@@ -31,8 +31,8 @@ struct hd_kb__judge {
 enum hd_err hd_kb__judge_init(struct hd_kb__judge *judge);
 void hd_kb__judge_dispose(struct hd_kb__judge *judge);
 
-/* strict: numbers as an answer means them (numbers.h). Weights: words 1, pairs 0.8 (0.1 across the border of
- * two words), numbers and codes 1.5, parts 0. */
+/* strict: numbers as an answer means them (numbers.h). Weights: words 1, pairs 0.8 (0.1 across the
+ * border of two words), numbers and codes 1.5, parts 0. */
 enum hd_err hd_kb__evidence_of(struct hd_kb__evidence *out, struct hd_kb__judge *judge,
                                const char *text, size_t len, bool strict);
 /* The question's, weighted by how rare its terms are in the base. */
