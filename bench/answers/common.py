@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -167,6 +168,7 @@ class Server:
 
     def __init__(self, binary, model, folder, extra=(), wait_s=300):
         self.binary, self.folder = binary, folder
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that close() runs
         os.makedirs(folder, exist_ok=True)
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
