@@ -60,8 +60,9 @@ void hd_tensor_download(void *host, const struct hd_tensor *t);
 /* What a weight will be used for. A product wants the repacked copy, a look-up of rows the rows as
  * they lie in the file; a tied output matrix wants both. HD_WEIGHT_MAPPED says that data lies in a
  * map of a file (never in allocated memory): pages whose contents were copied are then dropped from
- * the process with madvise, to be read again from the file should anyone look. */
-enum { HD_WEIGHT_MATMUL = 1, HD_WEIGHT_EMBED = 2, HD_WEIGHT_MAPPED = 4 };
+ * the process with madvise, to be read again from the file should anyone look. HD_WEIGHT_LOGITS
+ * marks the output matrix, whose products are computed with more precision. */
+enum { HD_WEIGHT_MATMUL = 1, HD_WEIGHT_EMBED = 2, HD_WEIGHT_MAPPED = 4, HD_WEIGHT_LOGITS = 8 };
 
 /* Prepares n_matrix matrices of n_out rows of n_in elements, rows contiguous, matrices one after
  * another, as they lie in a file. `data` (any alignment) must stay valid while the weight lives

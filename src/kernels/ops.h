@@ -76,7 +76,9 @@ enum hd_scratch {
     HD_SCRATCH_INPUT,   /* quantised activations */
     HD_SCRATCH_HIDDEN,  /* the hidden activations of experts */
     HD_SCRATCH_HIDDEN_INPUT,
-    HD_SCRATCH_GROUPS, /* tokens by expert */
+    HD_SCRATCH_GROUPS,    /* tokens by expert */
+    HD_SCRATCH_PICKED,    /* rows with a remainder */
+    HD_SCRATCH_REMAINDER, /* those */
     HD_SCRATCH_COUNT,
 };
 

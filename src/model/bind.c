@@ -115,7 +115,9 @@ enum hd_err hd_bind__matrix(struct hd_weight **out, struct hd_binder *b, enum hd
     if (err)
         return err;
     if (role == HD_ROLE_TOKEN_EMBD && b->model->hp.tied)
-        usage |= HD_WEIGHT_MATMUL;
+        usage |= HD_WEIGHT_MATMUL | HD_WEIGHT_LOGITS;
+    if (role == HD_ROLE_OUTPUT)
+        usage |= HD_WEIGHT_LOGITS;
     if (usage & HD_WEIGHT_MATMUL)
         b->model->bytes_per_token += t->bytes;
     return make_weight(out, b, t->dtype, n_in, n_out, n_matrix, t->data, usage);

@@ -15,6 +15,15 @@ void hd_x86_activations_init(struct hd_activations *a, const uint8_t *rows, size
 size_t hd_x86_activations_bytes(int64_t n, int64_t n_in);
 void hd_x86_activations_place(struct hd_activations *a, void *memory);
 
+/* Remainders (remainder.c): whether a row of n elements wants one. */
+bool hd_x86_remainder_wanted(const float *x, int64_t n);
+/* Adds columns for the remainders of the rows picked[0 … n_picked), ascending: each picked row is
+ * followed by its remainder, these pairs come first (so that a pair never falls into two chunks),
+ * the other rows after them. */
+size_t hd_x86_remainder_bytes(int64_t n, int64_t n_picked, int64_t n_in);
+void hd_x86_remainder_add(struct hd_activations *a, const int32_t *picked, int64_t n_picked,
+                          int64_t group, void *memory);
+
 /* A thread's working memory: the unpacked tile and two sets of sums. */
 struct hd_x86_work {
     uint8_t *tile;

@@ -105,17 +105,24 @@ struct matmul_job {
     size_t work_bytes;
 };
 
-/* Writes a panel's sums to the rows of out, with bias and residual. */
+/* Writes a panel's sums to the rows of out, with bias and residual. A column that is followed by
+ * its remainder takes that in; index: of the columns, NULL where they are the rows. */
 static void store(const struct hd_matmul *m, int64_t panel, int64_t column, int64_t n,
-                  const float (*sums)[HD_PANEL])
+                  const int32_t *index, const float (*sums)[HD_PANEL])
 {
     int64_t begin = panel * HD_PANEL, left = m->w->n_out - begin;
     int64_t width = left < HD_PANEL ? left : HD_PANEL;
     const float *bias = m->bias ? (const float *)hd_tensor_row(m->bias, 0, 0) + begin : NULL;
     for (int64_t i = 0; i < n; i++) {
-        float *out = (float *)hd_tensor_row(&m->out, column + i, 0) + begin;
+        int64_t row = index ? index[column + i] : column + i;
+        float *out = (float *)hd_tensor_row(&m->out, row, 0) + begin;
         float value[HD_PANEL];
         memcpy(value, sums[i], sizeof value);
+        if (index && i + 1 < n && index[column + i + 1] < 0) {
+            i++;
+            for (int64_t r = 0; r < width && !m->w->pack->is_float; r++)
+                value[r] += sums[i][r];
+        }
         if (bias)
             for (int64_t r = 0; r < width; r++)
                 value[r] += bias[r];
@@ -141,7 +148,7 @@ static void matmul_task(void *ud, size_t begin, size_t end, int thread)
         panel -= job->first[p];
         const struct hd_matmul *m = &job->products[p];
         hd_x86_panel(job->k, m->w, 0, panel, &job->a, column, n, job->form, work);
-        store(m, panel, column, n, (const float(*)[HD_PANEL])work.sums);
+        store(m, panel, column, n, job->a.index, (const float(*)[HD_PANEL])work.sums);
     }
 }
 
@@ -153,22 +160,62 @@ size_t hd_x86_pool_chunk(int64_t n_task, size_t panel_bytes, int threads)
     return (size_t)(chunk < share ? chunk : share);
 }
 
+struct pick_job {
+    const struct hd_activations *a;
+    int32_t *picked; /* [n]: whether, then which */
+};
+
+static void pick_task(void *ud, size_t begin, size_t end, int thread)
+{
+    struct pick_job *job = ud;
+    for (size_t i = begin; i < end; i++)
+        job->picked[i] = hd_x86_remainder_wanted(hd_column_row(job->a, (int64_t)i), job->a->n_in);
+}
+
+/* Columns for the remainders of rows that need them; false when out of memory. */
+static bool add_remainders(struct hd_stream *s, struct hd_activations *a, bool all,
+                           enum hd_form form)
+{
+    struct pick_job job = {
+        a, hd_stream_scratch(s, HD_SCRATCH_PICKED, (size_t)a->n * sizeof *job.picked)};
+    int64_t n_picked = 0;
+    if (!job.picked)
+        return false;
+    if (!all)
+        hd_pool_run(s->pool, (size_t)a->n, 16, pick_task, &job);
+    for (int64_t i = 0; i < a->n; i++)
+        if (all || job.picked[i])
+            job.picked[n_picked++] = (int32_t)i;
+    if (!n_picked)
+        return true;
+    void *memory =
+        hd_stream_scratch(s, HD_SCRATCH_REMAINDER, hd_x86_remainder_bytes(a->n, n_picked, a->n_in));
+    if (memory)
+        hd_x86_remainder_add(a, job.picked, n_picked,
+                             form == HD_FORM_PROMPT ? s->backend->x86->prompt_group : 32, memory);
+    return memory != NULL;
+}
+
 static void matmul_some(struct hd_stream *s, const struct hd_matmul *products, int n_product,
                         struct hd_tensor in, enum hd_form form)
 {
     struct matmul_job job = {
         .k = s->backend->x86, .products = products, .n_product = n_product, .form = form};
-    bool quantise = false;
+    bool quantise = false, precise = false;
     size_t panel_bytes = 0;
     for (int i = 0; i < n_product; i++) {
         const struct hd_weight *w = products[i].w;
         job.first[i + 1] = job.first[i] + hd_pack_panels(w);
         quantise |= !w->pack->is_float;
+        precise |= (w->usage & HD_WEIGHT_LOGITS) != 0;
         panel_bytes = hd_pack_panel_bytes(w) > panel_bytes ? hd_pack_panel_bytes(w) : panel_bytes;
     }
     int threads = hd_pool_threads(s->pool);
-    int64_t n = in.ne[1], n_in = in.ne[0];
-    hd_x86_activations_init(&job.a, hd_tensor_row(&in, 0, 0), in.nb[1], n_in, n, form);
+    int64_t n_in = in.ne[0];
+    hd_x86_activations_init(&job.a, hd_tensor_row(&in, 0, 0), in.nb[1], n_in, in.ne[1], form);
+    if (quantise && !add_remainders(s, &job.a, precise && form == HD_FORM_PROMPT, form))
+        return;
+    int64_t n = job.a.n;
     job.column_chunk = hd_x86_column_chunk(n, n_in);
     job.work_bytes = hd_x86_work_bytes(job.column_chunk);
     job.scratch = hd_stream_scratch(s, HD_SCRATCH_THREADS, job.work_bytes * (size_t)threads);

@@ -32,6 +32,7 @@ const struct hd_x86_kernels hd_kernels_amx = {
     .panel = panel,
     .panel_float = panel_float,
     .silu_mul = silu_mul,
+    .prompt_group = GROUP,
 };
 
 /* The probe: tile products on loaded tiles, one load to each as in the kernel. */

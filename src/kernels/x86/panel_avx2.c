@@ -481,4 +481,5 @@ const struct hd_x86_kernels hd_kernels_avx2 = {
     .panel = panel,
     .panel_float = panel_float,
     .silu_mul = hd_x86_silu_mul_row_avx2,
+    .prompt_group = 32,
 };

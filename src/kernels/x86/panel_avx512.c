@@ -469,4 +469,5 @@ const struct hd_x86_kernels hd_kernels_avx512 = {
     .panel = panel,
     .panel_float = panel_float,
     .silu_mul = hd_x86_silu_mul_row_avx512,
+    .prompt_group = 32,
 };

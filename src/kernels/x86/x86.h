@@ -41,7 +41,8 @@ struct hd_activations {
     /* The rows themselves, F32: what is quantised, and what weights in a float type meet. */
     const uint8_t *rows;
     size_t stride;
-    const int32_t *index; /* column i is row index[i]; NULL: row i */
+    const int32_t *index;   /* column i is row index[i], or remainder ~index[i]; NULL: row i */
+    const float *remainder; /* rows of n_in (remainder.c) */
     int64_t n_in;
     enum hd_form form; /* AMX keeps prompt rows in a layout of its own (amx_impl.h) */
 };
@@ -49,6 +50,8 @@ struct hd_activations {
 static inline const float *hd_column_row(const struct hd_activations *a, int64_t column)
 {
     int64_t row = a->index ? a->index[column] : column;
+    if (row < 0)
+        return a->remainder + ~row * a->n_in;
     return (const float *)(a->rows + (size_t)row * a->stride);
 }
 
@@ -93,6 +96,7 @@ struct hd_x86_kernels {
     void (*panel)(const struct hd_panel_job *job);       /* quantised weights */
     void (*panel_float)(const struct hd_panel_job *job); /* F32, F16, BF16 */
     void (*silu_mul)(float *out, const float *gate, const float *up, int64_t n);
+    int prompt_group; /* elements that share a scale in prompt rows; 32 in generated ones */
 };
 
 /* Ops of the driver; they use s->backend->x86. */

@@ -170,6 +170,37 @@ static void extremes_do_not_saturate(void **state)
     }
 }
 
+/* A massive element leaves nothing of its neighbours in 8 bits; the remainder column does. The
+ * error is measured against what all other elements contribute. */
+static void massive_elements_do_not_crush_their_block(void **state)
+{
+    static const enum hd_dtype types[] = {HD_Q5_0, HD_Q8_0, HD_Q4_K, HD_Q6_K};
+    enum { N_IN = 512, N_OUT = 48, N = 14 };
+    FOR_EACH_BACKEND(p)
+    {
+        for (size_t t = 0; t < sizeof types / sizeof types[0]; t++) {
+            uint8_t *blocks = random_blocks(&p.rng, types[t], N_IN * N_OUT);
+            float *x = random_floats(&p.rng, N * N_IN), *rest = malloc(N * N_IN * sizeof *rest);
+            memcpy(rest, x, N * N_IN * sizeof *rest);
+            for (int i = 0; i < N; i += 3) {
+                int at = i * N_IN + random_int(&p.rng, 0, N_IN - 1);
+                x[at] = 3000;
+                rest[at] = 0;
+            }
+            struct hd_weight *w = weight_new(&p, p.b, types[t], N_IN, N_OUT, 1, blocks);
+            struct hd_weight *wr = weight_new(&p, p.ref, types[t], N_IN, N_OUT, 1, blocks);
+            float *got = run_matmul(p.b, p.s, w, x, N, NULL, HD_FORM_DECODE);
+            float *want = run_matmul(p.ref, p.s_ref, wr, x, N, NULL, HD_FORM_DECODE);
+            float *small = run_matmul(p.ref, p.s_ref, wr, rest, N, NULL, HD_FORM_DECODE);
+            for (int i = 0; i < N * N_OUT; i++) /* what is left beside the massive product */
+                got[i] += small[i] - want[i];
+            expect_close(hd_dtype_info(types[t])->name, p.name, got, small, N * N_OUT, 2e-2);
+            hd_weight_free(w), hd_weight_free(wr);
+            free(blocks), free(x), free(rest), free(got), free(want), free(small);
+        }
+    }
+}
+
 static void matmul_rows_are_invariant(void **state)
 {
     enum { N_IN = 1280, N_OUT = 72, N = 61 };
@@ -179,6 +210,8 @@ static void matmul_rows_are_invariant(void **state)
             for (int form = HD_FORM_PROMPT; form <= HD_FORM_DECODE; form++) {
                 uint8_t *blocks = random_blocks(&p.rng, weight_types[t], N_IN * N_OUT);
                 float *x = random_floats(&p.rng, N * N_IN);
+                for (int i = 0; i < 9; i++) /* some rows with a massive element */
+                    x[random_int(&p.rng, 0, N * N_IN - 1)] = 1000;
                 struct hd_weight *w = weight_new(&p, p.b, weight_types[t], N_IN, N_OUT, 1, blocks);
                 float *all = run_matmul(p.b, p.s, w, x, N, NULL, (enum hd_form)form);
                 float *one = run_matmul(p.b, p.s_one, w, x, N, NULL, (enum hd_form)form);
@@ -430,6 +463,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matmul_matches_ref),
         cmocka_unit_test(extremes_do_not_saturate),
+        cmocka_unit_test(massive_elements_do_not_crush_their_block),
         cmocka_unit_test(matmul_rows_are_invariant),
         cmocka_unit_test(products_share_input_and_accumulate),
         cmocka_unit_test(heads_have_their_own_matrices),
