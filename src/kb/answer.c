@@ -126,8 +126,6 @@ static enum hd_err start_reading(struct hd_kb_turn *turn, const struct hd_kb_ask
                                       .before = question_before(options),
                                       .hits = hits,
                                       .n_passage = n,
-                                      .query = &turn->query,
-                                      .analyser = turn->judge.analyser,
                                       .sampling = options->sampling,
                                       .n_max = options->n_max,
                                       .timeout_s = options->timeout_s};

@@ -2,13 +2,11 @@
  *
  * A small model shown five passages answers from the wrong one, and answers questions that none of
  * them answers. Alone with one passage it reads well. So each passage, best first, is shown with
- * the question and the model is asked whether the answer is in it; only "yes" against "no" at the
- * first token is weighed (one token, no text). That and how much of the question the passage's
- * words cover give a probability; reading stops early at a sure one. The most probable passage, if
- * it is probable enough, is shown again without an invitation to decline and answered from. Its
- * beginning is cached, so this costs little more than the instruction.
- *
- * The weights were fitted on questions that bench/answers does not ask, about the same passages. */
+ * the question and the model is asked whether the answer is in it, after four short examples of the
+ * same; "yes" against "no" at the first token is weighed (one token, no text). That and how near
+ * the passage's score comes to the best one's give a probability; reading stops early at a sure
+ * one. The most probable passage, if it is probable enough, is answered from in the same
+ * conversation, so that this costs little more than the instruction. */
 #ifndef HD_KB_READ_H
 #define HD_KB_READ_H
 
@@ -27,10 +25,8 @@ struct hd_kb__reader_options {
     const char *before;            /* the question of the turn before, or NULL */
     const struct hd_kb_hits *hits; /* best first; copied */
     size_t n_passage;              /* so many of them at most */
-    const struct hd_kb__query *query;
-    struct hd_kb__analyser *analyser; /* used during the call only */
-    struct hd_sampling sampling;      /* of the answer */
-    int n_max;                        /* tokens of the answer; 0 = 96 */
+    struct hd_sampling sampling;   /* of the answer */
+    int n_max;                     /* tokens of the answer; 0 = 96 */
     double timeout_s;
 };
 
@@ -55,14 +51,5 @@ struct hd_kb__reading {
 };
 /* Once done. The strings are the reader's. */
 void hd_kb__reader_result(const struct hd_kb__reader *reader, struct hd_kb__reading *out);
-
-/* Where a passage's words meet a question: shares of the question's weight. */
-struct hd_kb__coverage {
-    double passage; /* in the whole passage and its heading */
-    double window;  /* in the best two neighbouring sentences, heading included */
-};
-enum hd_err hd_kb__coverage(struct hd_kb__coverage *out, const struct hd_kb__query *query,
-                            struct hd_kb__analyser *analyser, const char *text,
-                            const char *heading);
 
 #endif
