@@ -118,6 +118,7 @@ def formatting(report):
              for f in glob.glob(pattern, recursive=True)]
     step(report, "formatting", ["clang-format-14", "--dry-run", "-Werror", *files], 120)
     step(report, "includes", ["python3", "tools/check_includes.py"], 60)
+    step(report, "types of the page", ["tsc", "--noEmit", "-p", "web"], 120)
 
 
 def clang_build(report):
