@@ -120,7 +120,7 @@ enum hd_err hd_bind__matrix(struct hd_weight **out, struct hd_binder *b, enum hd
         usage |= HD_WEIGHT_LOGITS;
     if (usage & HD_WEIGHT_MATMUL)
         b->model->bytes_per_token += t->bytes;
-    return make_weight(out, b, t->dtype, n_in, n_out, n_matrix, t->data, usage);
+    return make_weight(out, b, t->dtype, n_in, n_out, n_matrix, t->data, usage | HD_WEIGHT_MAPPED);
 }
 
 enum hd_err hd_bind__own_weight(struct hd_weight **out, struct hd_binder *b, enum hd_dtype dtype,
@@ -162,7 +162,8 @@ enum hd_err hd_bind__experts(struct hd_weight **out, struct hd_binder *b, enum h
         if (err)
             return err;
         b->model->bytes_per_token += t->bytes / (size_t)hp->n_expert * (size_t)hp->n_expert_used;
-        return make_weight(out, b, t->dtype, n_in, n_out, hp->n_expert, t->data, HD_WEIGHT_MATMUL);
+        return make_weight(out, b, t->dtype, n_in, n_out, hp->n_expert, t->data,
+                           HD_WEIGHT_MATMUL | HD_WEIGHT_MAPPED);
     }
     err = check_experts(&t, b, role, layer, (int64_t[3]){n_in, n_out, 1});
     if (err)
