@@ -308,12 +308,12 @@ static enum hd_err tell(struct hd_kb_turn *turn, const char *text, size_t len)
         if (n_mark && turn->n_told && turn->n_emitted < turn->n_told) {
             struct told *last = &turn->told[turn->n_told - 1];
             err = hd_kb__verify(&last->support, &turn->judge, last->text, strlen(last->text), marks,
-                                n_mark, &turn->passages, &turn->asked);
+                                n_mark, &turn->passages, &turn->asked, false);
         }
     } else if (!err) {
         struct told *told = add_told(turn, words, clean.len);
         err = told ? hd_kb__verify(&told->support, &turn->judge, words, clean.len, marks, n_mark,
-                                   &turn->passages, &turn->asked)
+                                   &turn->passages, &turn->asked, false)
                    : HD_ERR_NOMEM;
     }
     hd_buf_dispose(&clean);
@@ -472,6 +472,31 @@ static double confidence_of(const struct hd_kb_turn *turn)
     return 1 / (1 + exp(-(4.0 * asked + 1.5 * cover + 2.0 * supported - 4.2)));
 }
 
+/* Tells a sentence of a passage word for word. */
+static enum hd_err tell_quote(struct hd_kb_turn *turn, const char *before, size_t passage,
+                              size_t at)
+{
+    const struct hd_kb__passage *p = &turn->passages.items[passage];
+    const struct hd_kb__line *line = &p->lines[at];
+    struct hd_buf text;
+    hd_buf_init(&text, TEXT_MAX);
+    hd_buf_puts(&text, before);
+    hd_buf_append(&text, p->hit.text + line->begin, line->end - line->begin);
+    struct told *told = text.err ? NULL : add_told(turn, text.data, text.len);
+    hd_buf_dispose(&text);
+    if (!told)
+        return HD_ERR_NOMEM;
+    told->support = (struct hd_kb__support){.passage = passage,
+                                            .line = at,
+                                            .n_line = 1,
+                                            .cover = 1,
+                                            .asked = line->asked,
+                                            .numbers = true,
+                                            .names = true,
+                                            .verdict = HD_KB_SUPPORTED};
+    return HD_OK;
+}
+
 static enum hd_err finish_quoting(struct hd_kb_turn *turn, struct hd_kb_answer *out)
 {
     struct hd_kb__quotes quotes;
@@ -481,49 +506,46 @@ static enum hd_err finish_quoting(struct hd_kb_turn *turn, struct hd_kb_answer *
     out->found = quotes.n > 0 && out->confidence >= 0.5;
     if (!out->found)
         return fill_not_found(turn, out);
-    struct told *intro = add_told(turn, hd_kb__say_quoted(turn->question),
-                                  strlen(hd_kb__say_quoted(turn->question)));
-    if (!intro)
-        return HD_ERR_NOMEM;
-    intro->support = (struct hd_kb__support){.passage = SIZE_MAX, .line = SIZE_MAX};
-    for (size_t i = 0; i < quotes.n; i++) {
-        const struct hd_kb__passage *p = &turn->passages.items[quotes.items[i].passage];
-        const struct hd_kb__line *line = &p->lines[quotes.items[i].line];
-        struct hd_buf text;
-        hd_buf_init(&text, TEXT_MAX);
-        hd_buf_putc(&text, '\n');
-        hd_buf_append(&text, p->hit.text + line->begin, line->end - line->begin);
-        struct told *told = text.err ? NULL : add_told(turn, text.data, text.len);
-        hd_buf_dispose(&text);
-        if (!told)
-            return HD_ERR_NOMEM;
-        told->support = (struct hd_kb__support){.passage = quotes.items[i].passage,
-                                                .line = quotes.items[i].line,
-                                                .n_line = 1,
-                                                .cover = 1,
-                                                .asked = line->asked,
-                                                .numbers = true,
-                                                .names = true,
-                                                .verdict = HD_KB_SUPPORTED};
-    }
-    return fill_found(turn, out);
+    const char *say = hd_kb__say_quoted(turn->question);
+    struct told *intro = add_told(turn, say, strlen(say));
+    enum hd_err err = intro ? HD_OK : HD_ERR_NOMEM;
+    if (intro)
+        intro->support = (struct hd_kb__support){.passage = SIZE_MAX, .line = SIZE_MAX};
+    for (size_t i = 0; i < quotes.n && !err; i++)
+        err = tell_quote(turn, "\n", quotes.items[i].passage, quotes.items[i].line);
+    return err ? err : fill_found(turn, out);
+}
+
+/* Where the model only repeated the question, the sentence of its passage that answers it. */
+static enum hd_err quote_reading(struct hd_kb_turn *turn, size_t passage)
+{
+    struct hd_kb__passages one = {&turn->passages.items[passage], 1};
+    struct hd_kb__quotes quotes;
+    hd_kb__quote(&quotes, turn->question, &one, &turn->asked);
+    return quotes.n ? tell_quote(turn, "", passage, quotes.items[0].line) : HD_OK;
 }
 
 /* Checks the reader's answer, first against the passage it was read from. */
 static enum hd_err check_reading(struct hd_kb_turn *turn, const struct hd_kb__reading *reading)
 {
     struct hd_kb__passages one = {&turn->passages.items[reading->passage], 1};
+    const char *text = reading->answer;
+    size_t len = strlen(text);
     int mark = 1;
-    struct told *told = add_told(turn, reading->answer, strlen(reading->answer));
+    bool repeats = false;
+    enum hd_err err = hd_kb__repeats(&repeats, &turn->judge, text, turn->question);
+    if (err || repeats)
+        return err ? err : quote_reading(turn, reading->passage);
+    struct told *told = add_told(turn, text, len);
     if (!told)
         return HD_ERR_NOMEM;
-    enum hd_err err = hd_kb__verify(&told->support, &turn->judge, told->text, strlen(told->text),
-                                    &mark, 1, &one, &turn->asked);
+    err =
+        hd_kb__verify(&told->support, &turn->judge, text, len, &mark, 1, &one, &turn->asked, true);
     if (told->support.passage != SIZE_MAX)
         told->support.passage = reading->passage;
     if (!err && told->support.verdict == HD_KB_UNSUPPORTED)
-        err = hd_kb__verify(&told->support, &turn->judge, told->text, strlen(told->text), NULL, 0,
-                            &turn->passages, &turn->asked);
+        err = hd_kb__verify(&told->support, &turn->judge, text, len, NULL, 0, &turn->passages,
+                            &turn->asked, false);
     return err;
 }
 

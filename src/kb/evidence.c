@@ -6,6 +6,8 @@
 #include "base/utf8.h"
 #include "kb/evidence.h"
 
+#define NUMBER_WEIGHT 1.5f /* of a number or a code; a word's is 1 */
+
 enum hd_err hd_kb__judge_init(struct hd_kb__judge *judge)
 {
     memset(judge, 0, sizeof *judge);
@@ -56,7 +58,7 @@ static struct hd_kb__fact fact_of(const struct hd_kb__terms *terms, size_t i)
     const struct hd_kb__term *term = &terms->items[i];
     bool exact = term->kind == HD_KB__TERM_NUMBER || term->kind == HD_KB__TERM_CODE;
     float weight = term->part                       ? 0
-                   : exact                          ? 1.5f
+                   : exact                          ? NUMBER_WEIGHT
                    : term->straddles                ? 0.1f
                    : term->kind == HD_KB__TERM_PAIR ? 0.8f
                                                     : 1;
@@ -84,8 +86,13 @@ enum hd_err hd_kb__evidence_of(struct hd_kb__evidence *out, struct hd_kb__judge 
         out->facts = malloc((judge->terms.n + 1) * sizeof *out->facts);
         err = out->facts ? HD_OK : HD_ERR_NOMEM;
     }
-    for (size_t i = 0; i < judge->terms.n && !err; i++)
-        out->facts[out->n++] = fact_of(&judge->terms, i);
+    for (size_t i = 0; i < judge->terms.n && !err; i++) {
+        struct hd_kb__fact fact = fact_of(&judge->terms, i);
+        if (judge->terms.items[i].kind == HD_KB__TERM_NUMBER)
+            fact.weight = 0; /* counted by value */
+        out->facts[out->n++] = fact;
+    }
+    out->number_weight = NUMBER_WEIGHT;
     if (!err) {
         distinct(out);
         err = find_numbers(out, judge, text, len, strict);
@@ -142,6 +149,14 @@ double hd_kb__cover(const struct hd_kb__evidence *what, const struct hd_kb__evid
         sum += fact->weight;
         if (hd_kb__evidence_has(by, fact->hash))
             held += fact->weight;
+    }
+    for (size_t i = 0; i < what->numbers.n && what->number_weight > 0; i++) {
+        double value = what->numbers.items[i];
+        if (except && hd_kb__numbers_has(&except->numbers, value))
+            continue;
+        sum += what->number_weight;
+        if (hd_kb__numbers_has(&by->numbers, value))
+            held += what->number_weight;
     }
     if (total)
         *total = sum;

@@ -20,6 +20,7 @@ struct hd_kb__evidence {
     struct hd_kb__fact *facts; /* owned; distinct, ascending by hash */
     size_t n;
     struct hd_kb__numbers numbers;
+    float number_weight; /* of each; 0 where they count as facts */
 };
 
 /* Tools for one turn, not thread-safe. */
@@ -32,7 +33,7 @@ enum hd_err hd_kb__judge_init(struct hd_kb__judge *judge);
 void hd_kb__judge_dispose(struct hd_kb__judge *judge);
 
 /* strict: numbers as an answer means them (numbers.h). Weights: words 1, pairs 0.8 (0.1 across the
- * border of two words), numbers and codes 1.5, parts 0. */
+ * border of two words), codes 1.5, parts 0; numbers 1.5, by value, however they are written. */
 enum hd_err hd_kb__evidence_of(struct hd_kb__evidence *out, struct hd_kb__judge *judge,
                                const char *text, size_t len, bool strict);
 /* The question's, weighted by how rare its terms are in the base. */

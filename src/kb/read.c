@@ -6,10 +6,10 @@
 #include <string.h>
 
 #include "base/buf.h"
-#include "base/utf8.h"
+#include "kb/read_wording.h"
 
-enum { MAX_PASSAGE = 16, MAX_TEXT = 1 << 20, ANSWER_TOKENS = 96, N_WATCH = 4, N_DEMO = 4 };
-enum { MAX_MESSAGES = 4 * N_DEMO + 3 };
+enum { MAX_PASSAGE = 16, MAX_TEXT = 1 << 20, ANSWER_TOKENS = 96, N_WATCH = 4 };
+enum { N_DEMO = HD_KB__N_DEMO, MAX_MESSAGES = 4 * N_DEMO + 3 };
 
 /* The log-odds that a passage holds the answer: logistic regressions on readings of 256 questions,
  * five reading sets and the sample handbook, each set left out in turn to check them
@@ -20,67 +20,12 @@ struct weights {
     double relative;  /* of the passage's score to the best one's */
     double yes;       /* log-odds of yes against no */
 };
-static const struct weights small_weights = {-4.2, -0.95, 4.0, 1.75},
-                            weights_1b = {-4.2, -0.95, 4.0, 1.75};
-enum { SMALL_EMBD = 1200 };      /* models narrower than this are small */
-static const double yes_max = 5; /* beyond which yes, or no, says no more */
-static const double sure = 3.5;  /* log-odds at which reading stops early */
-static const double given = 0;   /* log-odds from which on an answer is given */
-
-/* Readings shown before the real one. Without them a small model says yes to whatever is about the
- * same things; they also show what an answer looks like. Always the same, so cached. */
-struct demo {
-    const char *passage, *question, *answer; /* answer NULL: the passage holds none */
-};
-struct wording {
-    const char *passage, *before, *question, *check, *answer;
-    const char *yes[2], *no[2];
-    struct demo demos[N_DEMO];
-};
-
-#define LIBRARY                                                                                    \
-    "Library rules\nThe library is open from Tuesday to Sunday, 9:00 to 17:00, and closed on "     \
-    "Mondays. A card costs 5 euros. Up to 6 books may be borrowed at a time, for 30 days, and "    \
-    "renewed once."
-#define GEOLOGIST                                                                                  \
-    "Anna Lindqvist, born in Uppsala in 1932, studied geology in Lund until 1955 and then worked " \
-    "in oil exploration. In 1978 she received the Polhem Prize."
-static const struct wording english = {
-    "Passage:\n",
-    "Question before: ",
-    "Question: ",
-    "Does the passage contain the answer to the question? Write only \"yes\" or \"no\".",
-    "Answer the question from the passage in one full sentence.",
-    {"yes", "Yes"},
-    {"no", "No"},
-    {{LIBRARY, "How many volumes can one person take home?",
-      "One person can take home up to 6 books at a time."},
-     {LIBRARY, "What is the fine for each day that a book is late?", NULL},
-     {GEOLOGIST, "What was the name of Lindqvist's husband?", NULL},
-     {GEOLOGIST, "Where does Lindqvist come from?",
-      "Lindqvist comes from Uppsala, where she was born in 1932."}},
-};
-
-#define LIBRARY_ZH                                                                                                                \
-    "图书馆须知\n开放时间为周二至周日 9:00—17:00，周一闭馆。借书证工本费 5 元。每次最多借 6 " \
-    "册，借期 30 天，可续借一次。"
-#define GEOLOGIST_ZH                                                                                                                       \
-    "李明山1932年生于浙江绍兴，1955年毕业于南京大学地质系，此后长期从事石油勘探，1978年获全国科学" \
-    "大会奖。"
-static const struct wording chinese = {
-    "资料：\n",
-    "前一个问题：",
-    "问题：",
-    "资料里有没有这个问题的答案？只写“有”或“没有”。",
-    "请根据资料用一句完整的话回答这个问题。",
-    {"有", NULL},
-    {"没有", NULL},
-    {{LIBRARY_ZH, "一个人一趟可以拿走几本书？",
-      "一次最多可以借 6 册，也就是一个人一趟可以拿走 6 本书。"},
-     {LIBRARY_ZH, "书还晚了每天罚多少钱？", NULL},
-     {GEOLOGIST_ZH, "李明山的妻子叫什么名字？", NULL},
-     {GEOLOGIST_ZH, "李明山是哪里人？", "李明山是浙江绍兴人，1932年出生在那里。"}},
-};
+static const struct weights small_weights = {-4.1, -1.4, 3.8, 1.8},
+                            weights_1b = {-4.1, -1.4, 3.8, 1.8};
+enum { SMALL_EMBD = 1200 };       /* models narrower than this are small */
+static const double yes_max = 5;  /* beyond which yes, or no, says no more */
+static const double sure = 3.5;   /* log-odds at which reading stops early */
+static const double given = -0.4; /* log-odds from which on an answer is given */
 
 enum state { CHECKING, ANSWERING, DONE };
 
@@ -93,7 +38,7 @@ struct passage {
 
 struct hd_kb__reader {
     enum state state;
-    const struct wording *wording;
+    const struct hd_kb__wording *wording;
     const struct weights *weights;
     struct passage passages[MAX_PASSAGE];
     size_t n, at; /* at: the one that the current request shows */
@@ -115,21 +60,9 @@ struct hd_kb__reader {
 /* --- making a reader
  * -------------------------------------------------------------------------------- */
 
-static bool has_han(const char *text)
-{
-    size_t len = strlen(text), n;
-    unsigned c;
-    for (size_t i = 0; i < len; i += n ? n : 1) {
-        n = hd_utf8_decode(&c, text + i, len - i, NULL);
-        if (n && hd_kb__is_han(c))
-            return true;
-    }
-    return false;
-}
-
 /* What the user says: passage, question, and whether the answer is there. Owned; NULL when out of
  * memory or longer than MAX_TEXT. */
-static char *show(const struct wording *w, const char *heading, const char *text,
+static char *show(const struct hd_kb__wording *w, const char *heading, const char *text,
                   const char *before, const char *question)
 {
     struct hd_buf out;
@@ -154,10 +87,10 @@ static void say(struct hd_kb__reader *reader, size_t *n, const char *role, const
 /* The conversation before the real question. */
 static enum hd_err demonstrate(struct hd_kb__reader *reader)
 {
-    const struct wording *w = reader->wording;
+    const struct hd_kb__wording *w = reader->wording;
     size_t *n = &reader->n_demo_message;
     for (size_t i = 0; i < N_DEMO; i++) {
-        const struct demo *demo = &w->demos[i];
+        const struct hd_kb__demo *demo = &w->demos[i];
         reader->demos[i] = show(w, NULL, demo->passage, NULL, demo->question);
         if (!reader->demos[i])
             return HD_ERR_NOMEM;
@@ -204,7 +137,7 @@ static double odds(const struct hd_kb__reader *reader, const struct passage *pas
 {
     const struct weights *w = reader->weights;
     yes = fmin(fmax(yes, -yes_max), yes_max);
-    return w->bias + (reader->wording == &chinese ? w->han : 0) + w->relative * passage->relative +
+    return w->bias + (reader->wording->is_chinese ? w->han : 0) + w->relative * passage->relative +
            w->yes * yes;
 }
 
@@ -242,7 +175,7 @@ enum hd_err hd_kb__reader_new(struct hd_kb__reader **out, const struct hd_kb__re
     struct hd_model_info info;
     bool known = !hd_engine_model_find(o->engine, o->model, &info);
     reader->weights = known && info.n_embd < SMALL_EMBD ? &small_weights : &weights_1b;
-    reader->wording = has_han(o->question) ? &chinese : &english;
+    reader->wording = hd_kb__reading_wording(o->question);
     reader->principal = o->principal;
     reader->sampling = o->sampling;
     reader->n_max = o->n_max > 0 ? o->n_max : ANSWER_TOKENS;

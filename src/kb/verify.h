@@ -19,11 +19,16 @@ struct hd_kb__support {
     enum hd_kb_verdict verdict;
 };
 
-/* marks: passages that the model named, from 1. */
+/* marks: passages that the model named, from 1. alone: the model saw one passage and nothing else,
+ * and found the answer there; its own words may then differ more. */
 enum hd_err hd_kb__verify(struct hd_kb__support *out, struct hd_kb__judge *judge,
                           const char *sentence, size_t len, const int *marks, size_t n_mark,
                           const struct hd_kb__passages *passages,
-                          const struct hd_kb__evidence *question);
+                          const struct hd_kb__evidence *question, bool alone);
+
+/* Whether a sentence says nothing beyond the question that it answers, not even yes or no. */
+enum hd_err hd_kb__repeats(bool *out, struct hd_kb__judge *judge, const char *sentence,
+                           const char *question);
 
 /* Whether a text says, in either language, that the documents do not answer ("资料中未找到", "not
  * found", "the passages do not mention …"), and little else. */

@@ -260,17 +260,44 @@ static void test_verify(void **state)
     static const struct {
         const char *text;
         int mark;
+        bool alone;
         enum hd_kb_verdict verdict;
-    } cases[] = {{"The warranty lasts 36 months.", 1, HD_KB_SUPPORTED},
-                 {"The warranty lasts 36 months.", 0, HD_KB_REATTACHED},
-                 {"The warranty lasts 48 months.", 1, HD_KB_UNSUPPORTED},
-                 {"It is honoured by Siemens in Berlin.", 1, HD_KB_UNSUPPORTED}};
+    } cases[] = {
+        {"The warranty lasts 36 months.", 1, false, HD_KB_SUPPORTED},
+        {"The warranty lasts 36 months.", 0, false, HD_KB_REATTACHED},
+        {"The warranty lasts 48 months.", 1, false, HD_KB_UNSUPPORTED},
+        {"It is honoured by Siemens in Berlin.", 1, false, HD_KB_UNSUPPORTED},
+        /* numbers count by value, however they are written */
+        {"It lasts thirty-six months.", 1, true, HD_KB_SUPPORTED},
+        /* words of its own: enough only where it was read from that passage alone */
+        {"Customers are covered from the day of delivery onwards.", 1, false, HD_KB_UNSUPPORTED},
+        {"Customers are covered from the day of delivery onwards.", 1, true, HD_KB_SUPPORTED},
+        {"Customers are covered for 48 months.", 1, true, HD_KB_UNSUPPORTED}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct hd_kb__support s;
         assert_int_equal(hd_kb__verify(&s, &judge, cases[i].text, strlen(cases[i].text),
-                                       &cases[i].mark, cases[i].mark ? 1 : 0, &passages, &question),
+                                       &cases[i].mark, cases[i].mark ? 1 : 0, &passages, &question,
+                                       cases[i].alone),
                          HD_OK);
-        assert_int_equal(s.verdict, cases[i].verdict);
+        if (s.verdict != cases[i].verdict)
+            fail_msg("%s: verdict %d, cover %.2f", cases[i].text, (int)s.verdict, s.cover);
+    }
+    static const struct {
+        const char *text, *question;
+        bool repeats;
+    } echoes[] = {{"The warranty is long.", asked, true},
+                  {"How long is the warranty?", asked, true},
+                  {"The warranty lasts 36 months.", asked, false},
+                  {"Yes, the warranty is long.", "Is the warranty long?", false},
+                  {"岳父去世，可以请丧假。", "岳父去世，可以请几天丧假？", true},
+                  {"岳父去世，可以请3天丧假。", "岳父去世，可以请几天丧假？", false},
+                  {"可以请丧假。", "岳父去世，可以请丧假吗？", false}};
+    for (size_t i = 0; i < sizeof echoes / sizeof *echoes; i++) {
+        bool repeats;
+        assert_int_equal(hd_kb__repeats(&repeats, &judge, echoes[i].text, echoes[i].question),
+                         HD_OK);
+        if (repeats != echoes[i].repeats)
+            fail_msg("%s", echoes[i].text);
     }
     assert_true(hd_kb__is_refusal("资料中未找到。", strlen("资料中未找到。")));
     assert_true(hd_kb__is_refusal("Not found in the documents.", 27));
