@@ -5,6 +5,7 @@
 #ifndef HD_KB_DOC_H
 #define HD_KB_DOC_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -43,9 +44,8 @@ enum hd_err hd_kb__table_cell(struct hd_kb__table *table, const char *text, size
 enum hd_err hd_kb__table_row(struct hd_kb__table *table, struct hd_buf *records);
 void hd_kb__table_dispose(struct hd_kb__table *table);
 
-/* Lines to paragraphs: a blank line ends one; lines that were only wrapped are joined (no space
- * between ideographs, end-of-line hyphens undone); list items and table-like lines stay apart. */
-enum hd_err hd_kb__put_lines(struct hd_buf *records, const char *text, size_t len);
+/* Whether the last character is one of a script written without spaces. */
+bool hd_kb__ends_in_cjk(const char *s);
 
 /* --- the store's side --------------------------------------------------------------------- */
 

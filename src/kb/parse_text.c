@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "kb/doc.h"
+#include "kb/lines.h"
 #include "kb/parse.h"
 #include "kb/text.h"
 
@@ -15,7 +16,7 @@ enum hd_err hd_kb__parse_text(struct hd_buf *records, const char *data, size_t l
         if (*p == '\r' && p + 1 < text.data + text.len && p[1] != '\n')
             *p = '\n'; /* old line ends */
     if (!err && text.len)
-        err = hd_kb__put_lines(records, text.data, text.len);
+        err = hd_kb__put_lines(records, text.data, text.len, HD_KB__LINES_BEGIN);
     hd_buf_dispose(&text);
     return err;
 }
@@ -29,7 +30,8 @@ enum hd_err hd_kb__parse_pages(struct hd_buf *records, const char *data, size_t 
         size_t n = end ? (size_t)(end - data) - at : len - at;
         err = hd_kb__put(records, HD_KB__PAGE, 0, "", 0);
         if (!err && n)
-            err = hd_kb__put_lines(records, data + at, n);
+            err = hd_kb__put_lines(records, data + at, n,
+                                   HD_KB__LINES_PAGE | (at ? 0 : HD_KB__LINES_BEGIN));
         at += n + 1;
     }
     return err;
