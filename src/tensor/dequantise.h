@@ -18,5 +18,15 @@ void hd_tensor__q3_k(float *out, const void *blocks, int64_t n);
 void hd_tensor__q4_k(float *out, const void *blocks, int64_t n);
 void hd_tensor__q5_k(float *out, const void *blocks, int64_t n);
 void hd_tensor__q6_k(float *out, const void *blocks, int64_t n);
+void hd_tensor__iq1_s(float *out, const void *blocks, int64_t n);
+void hd_tensor__iq1_m(float *out, const void *blocks, int64_t n);
+void hd_tensor__iq2_xxs(float *out, const void *blocks, int64_t n);
+void hd_tensor__iq2_xs(float *out, const void *blocks, int64_t n);
+void hd_tensor__iq2_s(float *out, const void *blocks, int64_t n);
+void hd_tensor__iq3_xxs(float *out, const void *blocks, int64_t n);
+void hd_tensor__iq3_s(float *out, const void *blocks, int64_t n);
+void hd_tensor__iq4_nl(float *out, const void *blocks, int64_t n);
+void hd_tensor__iq4_xs(float *out, const void *blocks, int64_t n);
+void hd_tensor__mxfp4(float *out, const void *blocks, int64_t n);
 
 #endif

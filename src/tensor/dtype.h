@@ -21,8 +21,18 @@ enum hd_dtype {
     HD_Q4_K = 12,
     HD_Q5_K = 13,
     HD_Q6_K = 14,
+    HD_IQ2_XXS = 16,
+    HD_IQ2_XS = 17,
+    HD_IQ3_XXS = 18,
+    HD_IQ1_S = 19,
+    HD_IQ4_NL = 20,
+    HD_IQ3_S = 21,
+    HD_IQ2_S = 22,
+    HD_IQ4_XS = 23,
     HD_I32 = 26,
+    HD_IQ1_M = 29,
     HD_BF16 = 30,
+    HD_MXFP4 = 39,
 };
 
 struct hd_dtype_info {
@@ -37,8 +47,10 @@ struct hd_dtype_info {
 const struct hd_dtype_info *hd_dtype_info(int dtype);
 /* Bytes of a row of n elements; 0 where n is no multiple of the block or the type is unknown. */
 size_t hd_dtype_row_bytes(int dtype, int64_t n);
-/* The name of any GGUF type id, also of those that we do not read ("IQ2_XXS"); never NULL. */
+/* The name of any GGUF type id, also of those that we do not read ("IQ4_KS"); never NULL. */
 const char *hd_dtype_gguf_name(int id);
+/* What to do with a file that holds a type that we do not read: a hint for a sentence. */
+const char *hd_dtype_gguf_advice(int id);
 
 float hd_f16_to_f32(uint16_t h);
 uint16_t hd_f32_to_f16(float f); /* round to nearest even */
