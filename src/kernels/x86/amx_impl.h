@@ -16,6 +16,7 @@
 #include <math.h>
 
 #include "kernels/x86/amx_tiles.h"
+#include "kernels/x86/expand.h"
 #include "kernels/x86/x86.h"
 
 enum {
@@ -67,7 +68,12 @@ static void block_scales(struct block *o, const struct hd_pack *pack, const uint
 {
     float d[16], m[16];
     int halves = 32 / pack->group;
-    if (pack->unit == 64) {
+    if (pack->book == HD_BOOK_MXFP4) {
+        for (int r = 0; r < 16; r++) {
+            o->d[0][r] = hd_e8m0_half(unit[16 * b + r]);
+            o->m[0][r] = o->d[0][r] * (float)pack->zero;
+        }
+    } else if (pack->unit == 64) {
         halves_to_floats(d, unit + 32 * b);
         if (!pack->zero)
             halves_to_floats(m, unit + 64 + 32 * b);
@@ -76,7 +82,10 @@ static void block_scales(struct block *o, const struct hd_pack *pack, const uint
             o->m[0][r] = pack->zero ? d[r] * (float)pack->zero : -m[r];
         }
     } else {
-        halves_to_floats(d, unit);
+        if (pack->codes)
+            memcpy(d, unit, sizeof d);
+        else
+            halves_to_floats(d, unit);
         halves_to_floats(m, unit + 32);
         for (int h = 0; h < halves; h++) {
             const uint8_t *s = unit + 64 + 16 * (b * halves + h);
@@ -101,8 +110,9 @@ static void block_scales(struct block *o, const struct hd_pack *pack, const uint
         }
 }
 
-static void block_lines(struct block *o, int bits, const uint8_t *p)
+static void block_lines(struct block *o, const struct hd_pack *pack, const uint8_t *p)
 {
+    int bits = pack->bits;
     if (bits == 8) {
         memcpy(o->line, p, sizeof o->line);
         return;
@@ -114,6 +124,10 @@ static void block_lines(struct block *o, int bits, const uint8_t *p)
                 o->line[i][j] = p[64 * i + j] & 15;
                 o->line[i + 4][j] = p[64 * i + j] >> 4;
             }
+        if (pack->book)
+            for (int g = 0; g < 8; g++)
+                for (int j = 0; j < 64; j++)
+                    o->line[g][j] = hd_pack_books[pack->book][o->line[g][j]];
         p += 256;
         low = 4;
     } else {
@@ -136,9 +150,10 @@ static void block_lines(struct block *o, int bits, const uint8_t *p)
  * ---------------------------------------------------------------------------- */
 
 /* bound[r]: the largest magnitude that any element of the group's blocks can have in row r. */
-static void group_bound(float bound[16], const struct block *blocks, int n, int bits)
+static void group_bound(float bound[16], const struct block *blocks, int n,
+                        const struct hd_pack *pack)
 {
-    float largest = (float)((1 << bits) - 1);
+    float largest = (float)((1 << pack->bits) - 1), peak = (float)pack->peak;
     for (int r = 0; r < 16; r++)
         bound[r] = 0;
     for (int b = 0; b < n; b++)
@@ -146,7 +161,7 @@ static void group_bound(float bound[16], const struct block *blocks, int n, int 
             for (int r = 0; r < 16; r++) {
                 float m = fabsf(blocks[b].m[h][r]);
                 float top = fabsf(blocks[b].d[h][r] * largest - blocks[b].m[h][r]);
-                m = top > m ? top : m;
+                m = pack->peak ? fabsf(blocks[b].d[h][r]) * peak : top > m ? top : m;
                 bound[r] = m > bound[r] ? m : bound[r];
             }
 }
@@ -181,6 +196,7 @@ static int64_t amx_unpack(int8_t (*line)[64], float (*scale)[16], const struct h
     int per_unit = pack->unit / 32;
     int64_t left = (job->n_unit - u) * per_unit;
     int64_t n = left < HD_TILE_BLOCKS ? left : HD_TILE_BLOCKS;
+    uint8_t expanded[HD_EXPANDED_BYTES] __attribute__((aligned(64)));
     for (int64_t b = 0; b < n; b += GROUP_BLOCKS, scale++) {
         struct block blocks[GROUP_BLOCKS];
         int count = n - b < GROUP_BLOCKS ? (int)(n - b) : GROUP_BLOCKS;
@@ -188,11 +204,16 @@ static int64_t amx_unpack(int8_t (*line)[64], float (*scale)[16], const struct h
         for (int i = 0; i < count; i++) {
             int64_t at = b + i;
             const uint8_t *unit = job->panel + (u + at / per_unit) * pack->unit_bytes;
+            if (pack->codes) {
+                if (at % per_unit == 0)
+                    hd_x86_expand(expanded, pack, unit, 0, HD_PANEL);
+                unit = expanded;
+            }
             block_scales(&blocks[i], pack, unit, (int)(at % per_unit));
-            block_lines(&blocks[i], pack->bits,
+            block_lines(&blocks[i], pack,
                         unit + pack->head_bytes + at % per_unit * 64 * pack->bits);
         }
-        group_bound(bound, blocks, count, pack->bits);
+        group_bound(bound, blocks, count, pack);
         for (int r = 0; r < 16; r++) {
             inverse[r] = bound[r] > 1e-30f ? 127.0f / bound[r] : 0.0f;
             (*scale)[r] = bound[r] / 127.0f;

@@ -51,6 +51,11 @@ static void fifth_bits(uint8_t *q, const uint8_t *p)
 static void take_block(struct unit_row *u, enum hd_dtype dtype, const uint8_t *p, int b)
 {
     bool has_min = dtype == HD_Q4_1 || dtype == HD_Q5_1;
+    if (dtype == HD_MXFP4) {
+        u->d[b] = p[0]; /* the exponent */
+        nibbles(u->q + 32 * b, p + 1, 16);
+        return;
+    }
     u->d[b] = u16_at(p);
     u->m[b] = has_min ? u16_at(p + 2) : 0;
     p += has_min ? 4 : 2;
@@ -58,7 +63,7 @@ static void take_block(struct unit_row *u, enum hd_dtype dtype, const uint8_t *p
     if (dtype == HD_Q8_0) {
         for (int i = 0; i < 32; i++)
             q[i] = p[i] ^ 0x80; /* plus 128 */
-    } else if (dtype == HD_Q4_0 || dtype == HD_Q4_1) {
+    } else if (dtype == HD_Q4_0 || dtype == HD_Q4_1 || dtype == HD_IQ4_NL) {
         nibbles(q, p, 16);
     } else {
         nibbles(q, p + 4, 16);
@@ -118,6 +123,17 @@ static void take_q6(struct unit_row *u, const uint8_t *p)
     u->d[0] = u16_at(p + 208);
 }
 
+static void take_iq4_xs(struct unit_row *u, const uint8_t *p)
+{
+    unsigned high = u16_at(p + 2);
+    u->d[0] = u16_at(p);
+    for (int j = 0; j < 8; j++) {
+        unsigned scale = (p[4 + j / 2] >> 4 * (j % 2) & 15u) | (high >> 2 * j & 3) << 4;
+        u->scale[j] = (uint8_t)(scale - 32);
+        nibbles(u->q + 32 * j, p + 8 + 16 * j, 16);
+    }
+}
+
 static void take_unit(struct unit_row *u, const struct hd_pack *pack, const uint8_t *row,
                       int64_t unit, int64_t n_in)
 {
@@ -133,6 +149,8 @@ static void take_unit(struct unit_row *u, const struct hd_pack *pack, const uint
         take_q6(u, p);
     else if (pack->dtype == HD_Q4_K || pack->dtype == HD_Q5_K)
         take_q4_q5(u, pack->dtype, p);
+    else if (pack->dtype == HD_IQ4_XS)
+        take_iq4_xs(u, p);
     else
         take_q2_q3(u, pack->dtype, p);
 }
@@ -177,6 +195,11 @@ static void put_head(uint8_t *out, const struct hd_pack *pack, const struct unit
     uint16_t *half = (uint16_t *)out;
     for (int r = 0; r < HD_PANEL; r++) {
         const struct unit_row *u = &rows[r];
+        if (pack->dtype == HD_MXFP4) {
+            out[r] = (uint8_t)u->d[0];
+            out[16 + r] = (uint8_t)u->d[1];
+            continue;
+        }
         half[r] = u->d[0];
         if (pack->unit == 64) {
             half[16 + r] = u->d[1];
@@ -189,7 +212,7 @@ static void put_head(uint8_t *out, const struct hd_pack *pack, const struct unit
         half[16 + r] = pack->zero ? 0 : u->m[0];
         for (int g = 0; g < 256 / pack->group; g++)
             out[64 + 16 * g + r] = u->scale[g];
-        if (pack->group == 32)
+        if (pack->group == 32 && !pack->zero)
             for (int g = 0; g < 8; g++)
                 out[192 + 16 * g + r] = u->min[g];
     }
@@ -218,6 +241,17 @@ static void put_floats(uint8_t *out, const struct hd_weight *w, const uint8_t *r
                    row + (size_t)r * w->row_bytes + (size_t)k * size, size);
 }
 
+/* The blocks of 256 as they are, unit by unit; missing rows are zeros. */
+static void put_codes(uint8_t *out, const struct hd_weight *w, const uint8_t *row, int n_row)
+{
+    size_t block = (size_t)w->pack->unit_bytes / HD_PANEL;
+    memset(out, 0, hd_pack_panel_bytes(w));
+    for (int64_t u = 0; u < hd_pack_units(w->pack, w->n_in); u++)
+        for (int r = 0; r < n_row; r++)
+            memcpy(out + ((size_t)u * HD_PANEL + (size_t)r) * block,
+                   row + (size_t)r * w->row_bytes + (size_t)u * block, block);
+}
+
 /* --- the whole weight --------------------------------------------------------------------------
  */
 
@@ -234,6 +268,10 @@ static void pack_task(void *ud, size_t begin, size_t end, int thread)
         int n_row = left < HD_PANEL ? (int)left : HD_PANEL;
         if (w->pack->is_float) {
             put_floats(out, w, row, n_row);
+            continue;
+        }
+        if (w->pack->codes) {
+            put_codes(out, w, row, n_row);
             continue;
         }
         for (int64_t u = 0; u < hd_pack_units(w->pack, w->n_in); u++) {

@@ -21,7 +21,11 @@
  *   Q4_K, Q5_K:       f16 d[16], f16 dmin[16], u8 scale[8][16], u8 min[8][16]
  *   Q6_K, Q3_K:       f16 d[16], 32 bytes unused, i8 scale[16][16]
  *   Q2_K:             f16 d[16], f16 dmin[16], u8 scale | min << 4 [16][16]
- * Float types: element k of the 16 rows side by side, [n_in][16], in the file's type. */
+ *   IQ4_XS:           f16 d[16], 32 bytes unused, i8 scale[8][16]
+ *   MXFP4:            u8 exponent[2][16]
+ * The code-book types IQ1_*, IQ2_*, IQ3_* stay as they are in the file: a unit is the 16 rows'
+ * blocks one after another; expand.h makes 8-bit lines of it when it is used. Float types: element
+ * k of the 16 rows side by side, [n_in][16], in the file's type. */
 #ifndef HD_KERNELS_X86_PACK_H
 #define HD_KERNELS_X86_PACK_H
 
@@ -36,25 +40,46 @@ struct hd_pack {
     int unit_bytes; /* of the 16 rows */
     int head_bytes; /* of the scales before the first block */
     int bits;       /* of an element */
-    int zero;  /* what an unsigned element has too much, a power of two; 0: the type has minima */
-    int group; /* elements per scale: 32 or 16 */
+    int zero;   /* what an unsigned element has too much, a power of two; 0: the type has minima */
+    int group;  /* elements per scale: 32 or 16 */
+    int peak;   /* largest magnitude of an element; 0: what its bits can hold */
+    int book;   /* of hd_pack_books: what a 4-bit element stands for; 0: itself */
+    bool codes; /* of the expanded unit all the above is true, except unit_bytes */
+};
+
+/* Values of 4-bit elements, plus 128 (tensor/codebooks.h). */
+enum { HD_BOOK_IQ4 = 1, HD_BOOK_MXFP4 = 2 };
+static const uint8_t hd_pack_books[3][16] = {
+    [HD_BOOK_IQ4] = {1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241},
+    [HD_BOOK_MXFP4] = {128, 129, 130, 131, 132, 134, 136, 140, 128, 127, 126, 125, 124, 122, 120,
+                       116},
 };
 
 /* By type; in the header so that kernels instantiated for one type see constants. */
-static const struct hd_pack hd_packs[HD_BF16 + 1] = {
-    [HD_F32] = {HD_F32, true, 1, 64, 0, 32, 0, 0},
-    [HD_F16] = {HD_F16, true, 1, 32, 0, 16, 0, 0},
-    [HD_BF16] = {HD_BF16, true, 1, 32, 0, 16, 0, 0},
-    [HD_Q4_0] = {HD_Q4_0, false, 64, 64 + 2 * 256, 64, 4, 8, 32},
-    [HD_Q4_1] = {HD_Q4_1, false, 64, 128 + 2 * 256, 128, 4, 0, 32},
-    [HD_Q5_0] = {HD_Q5_0, false, 64, 64 + 2 * 320, 64, 5, 16, 32},
-    [HD_Q5_1] = {HD_Q5_1, false, 64, 128 + 2 * 320, 128, 5, 0, 32},
-    [HD_Q8_0] = {HD_Q8_0, false, 64, 64 + 2 * 512, 64, 8, 128, 32},
-    [HD_Q2_K] = {HD_Q2_K, false, 256, 320 + 8 * 128, 320, 2, 0, 16},
-    [HD_Q3_K] = {HD_Q3_K, false, 256, 320 + 8 * 192, 320, 3, 4, 16},
-    [HD_Q4_K] = {HD_Q4_K, false, 256, 320 + 8 * 256, 320, 4, 0, 32},
-    [HD_Q5_K] = {HD_Q5_K, false, 256, 320 + 8 * 320, 320, 5, 0, 32},
-    [HD_Q6_K] = {HD_Q6_K, false, 256, 320 + 8 * 384, 320, 6, 32, 16},
+static const struct hd_pack hd_packs[HD_MXFP4 + 1] = {
+    [HD_F32] = {HD_F32, true, 1, 64, 0, 32, 0, 0, 0, 0, false},
+    [HD_F16] = {HD_F16, true, 1, 32, 0, 16, 0, 0, 0, 0, false},
+    [HD_BF16] = {HD_BF16, true, 1, 32, 0, 16, 0, 0, 0, 0, false},
+    [HD_Q4_0] = {HD_Q4_0, false, 64, 64 + 2 * 256, 64, 4, 8, 32, 0, 0, false},
+    [HD_Q4_1] = {HD_Q4_1, false, 64, 128 + 2 * 256, 128, 4, 0, 32, 0, 0, false},
+    [HD_Q5_0] = {HD_Q5_0, false, 64, 64 + 2 * 320, 64, 5, 16, 32, 0, 0, false},
+    [HD_Q5_1] = {HD_Q5_1, false, 64, 128 + 2 * 320, 128, 5, 0, 32, 0, 0, false},
+    [HD_Q8_0] = {HD_Q8_0, false, 64, 64 + 2 * 512, 64, 8, 128, 32, 0, 0, false},
+    [HD_Q2_K] = {HD_Q2_K, false, 256, 320 + 8 * 128, 320, 2, 0, 16, 0, 0, false},
+    [HD_Q3_K] = {HD_Q3_K, false, 256, 320 + 8 * 192, 320, 3, 4, 16, 0, 0, false},
+    [HD_Q4_K] = {HD_Q4_K, false, 256, 320 + 8 * 256, 320, 4, 0, 32, 0, 0, false},
+    [HD_Q5_K] = {HD_Q5_K, false, 256, 320 + 8 * 320, 320, 5, 0, 32, 0, 0, false},
+    [HD_Q6_K] = {HD_Q6_K, false, 256, 320 + 8 * 384, 320, 6, 32, 16, 0, 0, false},
+    [HD_IQ4_NL] = {HD_IQ4_NL, false, 64, 64 + 2 * 256, 64, 4, 128, 32, 127, HD_BOOK_IQ4, false},
+    [HD_IQ4_XS] = {HD_IQ4_XS, false, 256, 192 + 8 * 256, 192, 4, 128, 32, 127, HD_BOOK_IQ4, false},
+    [HD_MXFP4] = {HD_MXFP4, false, 64, 32 + 2 * 256, 32, 4, 128, 32, 12, HD_BOOK_MXFP4, false},
+    [HD_IQ1_S] = {HD_IQ1_S, false, 256, 16 * 50, 320, 8, 128, 32, 9, 0, true},
+    [HD_IQ1_M] = {HD_IQ1_M, false, 256, 16 * 56, 320, 8, 128, 16, 9, 0, true},
+    [HD_IQ2_XXS] = {HD_IQ2_XXS, false, 256, 16 * 66, 320, 8, 128, 32, 43, 0, true},
+    [HD_IQ2_XS] = {HD_IQ2_XS, false, 256, 16 * 74, 320, 8, 128, 16, 43, 0, true},
+    [HD_IQ2_S] = {HD_IQ2_S, false, 256, 16 * 82, 320, 8, 128, 16, 43, 0, true},
+    [HD_IQ3_XXS] = {HD_IQ3_XXS, false, 256, 16 * 98, 320, 8, 128, 32, 62, 0, true},
+    [HD_IQ3_S] = {HD_IQ3_S, false, 256, 16 * 110, 320, 8, 128, 32, 15, 0, true},
 };
 
 /* NULL where the type has no packed form. */

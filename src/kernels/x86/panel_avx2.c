@@ -9,6 +9,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "kernels/x86/expand.h"
 #include "kernels/x86/rows.h"
 #include "kernels/x86/vec_avx2.h"
 
@@ -28,18 +29,38 @@ INLINE __m256i u8_ints(const uint8_t *p)
     return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
 }
 
+/* hd_e8m0_half(): 2^(e - 128). */
+INLINE __m256 e8m0_line(const uint8_t *p)
+{
+    __m256i e = u8_ints(p);
+    __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+    __m256i usual = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+    __m256i below = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(usual, small, below));
+}
+
 /* half: 0 for rows 0-7, 1 for rows 8-15. */
 INLINE void load_scales(struct scales *s, const struct hd_pack *pack, const uint8_t *unit, int b,
                         int half)
 {
+    if (pack->book == HD_BOOK_MXFP4) {
+        s->d[0] = e8m0_line(unit + 16 * b + 8 * half);
+        return;
+    }
     if (pack->unit == 64) {
         s->d[0] = f16_line(unit + 32 * b + 16 * half);
         if (!pack->zero) /* the file adds it, the K types subtract theirs */
             s->m[0] = _mm256_sub_ps(_mm256_setzero_ps(), f16_line(unit + 64 + 32 * b + 16 * half));
         return;
     }
-    __m256 d = f16_line(unit + 16 * half);
+    __m256 d = pack->codes ? _mm256_loadu_ps((const float *)unit + HALF * half)
+                           : f16_line(unit + 16 * half);
     const uint8_t *scale = unit + 64 + 8 * half;
+    if (pack->group == 32 && pack->zero) {
+        __m256i v = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(scale + 16 * b)));
+        s->d[0] = _mm256_mul_ps(d, _mm256_cvtepi32_ps(v));
+        return;
+    }
     if (pack->group == 32) {
         s->d[0] = _mm256_mul_ps(d, _mm256_cvtepi32_ps(u8_ints(scale + 16 * b)));
         s->m[0] = _mm256_mul_ps(f16_line(unit + 32 + 16 * half),
@@ -74,8 +95,9 @@ INLINE __m256i line_at(const uint8_t *p)
 }
 
 /* p: the block, plus 32 bytes for the second half. 8-bit elements become signed. */
-INLINE void load_lines(__m256i q[8], int bits, const uint8_t *p)
+INLINE void load_lines(__m256i q[8], const struct hd_pack *pack, const uint8_t *p)
 {
+    const int bits = pack->bits;
     const __m256i nibble = _mm256_set1_epi8(15);
     if (bits == 8) {
         for (int g = 0; g < 8; g++)
@@ -88,6 +110,12 @@ INLINE void load_lines(__m256i q[8], int bits, const uint8_t *p)
             __m256i v = line_at(p + 64 * i);
             q[i] = _mm256_and_si256(v, nibble);
             q[i + 4] = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
+        }
+        if (pack->book) {
+            const __m128i *book = (const __m128i *)hd_pack_books[pack->book];
+            const __m128i values = _mm_xor_si128(_mm_loadu_si128(book), _mm_set1_epi8((char)0x80));
+            for (int g = 0; g < 8; g++)
+                q[g] = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), q[g]);
         }
         p += 256;
         low = 4;
@@ -107,6 +135,12 @@ INLINE void load_lines(__m256i q[8], int bits, const uint8_t *p)
         for (int g = 0; g < 8; g++)
             q[g] = _mm256_or_si256(_mm256_and_si256(move_bits(v, g, low), mask), q[g]);
     }
+}
+
+/* Bits of an element as it meets activations. */
+INLINE int value_bits(const struct hd_pack *pack)
+{
+    return pack->book ? 8 : pack->bits;
 }
 
 /* --- one block of 8 rows against one tile of W columns -------------------------------------------
@@ -201,19 +235,21 @@ INLINE void direct(const struct hd_panel_job *job, const struct hd_pack *pack, i
     __m256 sum[2][4];
     for (int c = 0; c < W; c++)
         sum[0][c] = sum[1][c] = _mm256_setzero_ps();
-    const uint8_t *unit = job->panel;
-    for (int64_t u = 0; u < job->n_unit; u++, unit += pack->unit_bytes)
+    const uint8_t *stored = job->panel;
+    for (int64_t u = 0; u < job->n_unit; u++, stored += pack->unit_bytes) {
+        EXPANDED(unit, pack, stored, 0, HD_PANEL);
         for (int b = 0; b < pack->unit / 32; b++) {
             for (int half = 0; half < 2; half++) {
                 struct scales s;
                 __m256i q[8];
                 load_scales(&s, pack, unit, b, half);
-                load_lines(q, pack->bits, unit + pack->head_bytes + b * block_bytes + 32 * half);
-                block_columns(sum[half], q, &s, pack->bits, pack->group, zero, &a, W);
+                load_lines(q, pack, unit + pack->head_bytes + b * block_bytes + 32 * half);
+                block_columns(sum[half], q, &s, value_bits(pack), pack->group, zero, &a, W);
             }
             a.q += 32 * W;
             a.aux += HD_AUX * W;
         }
+    }
     for (int c = 0; c < W; c++) {
         float *out = job->sums[column - job->column + c];
         _mm256_storeu_ps(out, sum[0][c]);
@@ -242,23 +278,25 @@ struct tile {
     __m256 *scale; /* [block][2 or 4]: d, m or d, d, m, m */
 };
 
-INLINE void unpack(const struct tile *t, const struct hd_pack *pack, const uint8_t *unit,
+INLINE void unpack(const struct tile *t, const struct hd_pack *pack, const uint8_t *stored,
                    int64_t n_unit, int half)
 {
     const int block_bytes = 64 * pack->bits, halves = 32 / pack->group;
     __m256i *line = t->line;
     __m256 *scale = t->scale;
-    for (int64_t u = 0; u < n_unit; u++, unit += pack->unit_bytes)
+    for (int64_t u = 0; u < n_unit; u++, stored += pack->unit_bytes) {
+        EXPANDED(unit, pack, stored, HALF * half, HALF * half + HALF);
         for (int b = 0; b < pack->unit / 32; b++, line += 8, scale += 2 * halves) {
             struct scales s;
             load_scales(&s, pack, unit, b, half);
-            load_lines(line, pack->bits, unit + pack->head_bytes + b * block_bytes + 32 * half);
+            load_lines(line, pack, unit + pack->head_bytes + b * block_bytes + 32 * half);
             for (int h = 0; h < halves; h++) {
                 scale[h] = s.d[h];
                 if (!pack->zero)
                     scale[halves + h] = s.m[h];
             }
         }
+    }
 }
 
 INLINE void tile_columns(const struct hd_panel_job *job, const struct hd_pack *pack,
@@ -281,7 +319,7 @@ INLINE void tile_columns(const struct hd_panel_job *job, const struct hd_pack *p
             if (!pack->zero)
                 s.m[h] = scale[halves + h];
         }
-        block_columns(sum, line, &s, pack->bits, pack->group, zero, &a, W);
+        block_columns(sum, line, &s, value_bits(pack), pack->group, zero, &a, W);
         a.q += 32 * W;
         a.aux += HD_AUX * W;
     }
@@ -316,7 +354,17 @@ INLINE void multiply(const struct hd_panel_job *job, const struct hd_pack *pack,
     X(HD_Q3_K)                                                                                     \
     X(HD_Q4_K)                                                                                     \
     X(HD_Q5_K)                                                                                     \
-    X(HD_Q6_K)
+    X(HD_Q6_K)                                                                                     \
+    X(HD_IQ4_NL)                                                                                   \
+    X(HD_IQ4_XS)                                                                                   \
+    X(HD_MXFP4)                                                                                    \
+    X(HD_IQ1_S)                                                                                    \
+    X(HD_IQ1_M)                                                                                    \
+    X(HD_IQ2_XXS)                                                                                  \
+    X(HD_IQ2_XS)                                                                                   \
+    X(HD_IQ2_S)                                                                                    \
+    X(HD_IQ3_XXS)                                                                                  \
+    X(HD_IQ3_S)
 
 #define KERNELS(type)                                                                              \
     static void direct_##type(const struct hd_panel_job *job)                                      \

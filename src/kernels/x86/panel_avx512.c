@@ -14,6 +14,7 @@
 #include <immintrin.h>
 #include <string.h>
 
+#include "kernels/x86/expand.h"
 #include "kernels/x86/rows.h"
 #include "kernels/x86/vec_avx512.h"
 
@@ -33,15 +34,34 @@ INLINE __m512 u8_line(const uint8_t *p)
     return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
 
+/* hd_e8m0_half(): 2^(e - 128). */
+INLINE __m512 e8m0_line(const uint8_t *p)
+{
+    __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+    __m512i small = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+    __m512i usual = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    __mmask16 below = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+    return _mm512_castsi512_ps(_mm512_mask_blend_epi32(below, usual, small));
+}
+
 INLINE void load_scales(struct scales *s, const struct hd_pack *pack, const uint8_t *unit, int b)
 {
+    if (pack->book == HD_BOOK_MXFP4) {
+        s->d[0] = e8m0_line(unit + 16 * b);
+        return;
+    }
     if (pack->unit == 64) {
         s->d[0] = f16_line(unit + 32 * b);
         if (!pack->zero) /* the file adds it, the K types subtract theirs */
             s->m[0] = _mm512_sub_ps(_mm512_setzero_ps(), f16_line(unit + 64 + 32 * b));
         return;
     }
-    __m512 d = f16_line(unit);
+    __m512 d = pack->codes ? _mm512_loadu_ps((const float *)unit) : f16_line(unit);
+    if (pack->group == 32 && pack->zero) {
+        __m128i bytes = _mm_loadu_si128((const __m128i *)(unit + 64 + 16 * b));
+        s->d[0] = _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+        return;
+    }
     if (pack->group == 32) {
         s->d[0] = _mm512_mul_ps(d, u8_line(unit + 64 + 16 * b));
         s->m[0] = _mm512_mul_ps(f16_line(unit + 32), u8_line(unit + 192 + 16 * b));
@@ -79,8 +99,9 @@ INLINE __m512i and_or(__m512i a, __m512i mask, __m512i b)
     return _mm512_ternarylogic_epi32(a, mask, b, 0xea);
 }
 
-INLINE void load_lines(__m512i q[8], int bits, const uint8_t *p)
+INLINE void load_lines(__m512i q[8], const struct hd_pack *pack, const uint8_t *p)
 {
+    const int bits = pack->bits;
     const __m512i nibble = _mm512_set1_epi8(15);
     if (bits == 8) {
         for (int g = 0; g < 8; g++)
@@ -93,6 +114,12 @@ INLINE void load_lines(__m512i q[8], int bits, const uint8_t *p)
             __m512i v = line_at(p + 64 * i);
             q[i] = _mm512_and_si512(v, nibble);
             q[i + 4] = _mm512_and_si512(_mm512_srli_epi16(v, 4), nibble);
+        }
+        if (pack->book) {
+            const __m128i *book = (const __m128i *)hd_pack_books[pack->book];
+            const __m512i values = _mm512_broadcast_i32x4(_mm_loadu_si128(book));
+            for (int g = 0; g < 8; g++)
+                q[g] = _mm512_shuffle_epi8(values, q[g]);
         }
         p += 256;
         low = 4;
@@ -202,16 +229,18 @@ INLINE void direct(const struct hd_panel_job *job, const struct hd_pack *pack, i
     __m512 sum[DIRECT_COLUMNS];
     for (int c = 0; c < T * W; c++)
         sum[c] = _mm512_setzero_ps();
-    const uint8_t *unit = job->panel;
-    for (int64_t u = 0; u < job->n_unit; u++, unit += pack->unit_bytes)
+    const uint8_t *stored = job->panel;
+    for (int64_t u = 0; u < job->n_unit; u++, stored += pack->unit_bytes) {
+        EXPANDED(unit, pack, stored, 0, HD_PANEL);
         for (int b = 0; b < pack->unit / 32; b++) {
             struct scales s;
             __m512i q[8];
             load_scales(&s, pack, unit, b);
-            load_lines(q, pack->bits, unit + pack->head_bytes + b * block_bytes);
+            load_lines(q, pack, unit + pack->head_bytes + b * block_bytes);
             block_columns(sum, q, &s, pack->group, zero, &a, T, W);
             cursor_step(&a, T, W);
         }
+    }
     for (int c = 0; c < T * W; c++)
         _mm512_storeu_ps(job->sums[column - job->column + c], sum[c]);
 }
@@ -240,23 +269,25 @@ struct tile {
     __m512 *scale; /* [block][2 or 4]: d, m or d, d, m, m */
 };
 
-INLINE void unpack(const struct tile *t, const struct hd_pack *pack, const uint8_t *unit,
+INLINE void unpack(const struct tile *t, const struct hd_pack *pack, const uint8_t *stored,
                    int64_t n_unit)
 {
     const int block_bytes = 64 * pack->bits, halves = 32 / pack->group;
     __m512i *line = t->line;
     __m512 *scale = t->scale;
-    for (int64_t u = 0; u < n_unit; u++, unit += pack->unit_bytes)
+    for (int64_t u = 0; u < n_unit; u++, stored += pack->unit_bytes) {
+        EXPANDED(unit, pack, stored, 0, HD_PANEL);
         for (int b = 0; b < pack->unit / 32; b++, line += 8, scale += 2 * halves) {
             struct scales s;
             load_scales(&s, pack, unit, b);
-            load_lines(line, pack->bits, unit + pack->head_bytes + b * block_bytes);
+            load_lines(line, pack, unit + pack->head_bytes + b * block_bytes);
             for (int h = 0; h < halves; h++) {
                 scale[h] = s.d[h];
                 if (!pack->zero)
                     scale[halves + h] = s.m[h];
             }
         }
+    }
 }
 
 INLINE void tile_columns(const struct hd_panel_job *job, const struct tile *t, int64_t block,
@@ -317,6 +348,7 @@ TILE_KERNEL(tile_32_zero128, 32, 7)
 TILE_KERNEL(tile_16_min, 16, -1)
 TILE_KERNEL(tile_16_zero4, 16, 2)
 TILE_KERNEL(tile_16_zero32, 16, 5)
+TILE_KERNEL(tile_16_zero128, 16, 7)
 
 /* --- per type
  * -------------------------------------------------------------------------------------- */
@@ -331,7 +363,17 @@ TILE_KERNEL(tile_16_zero32, 16, 5)
     X(HD_Q3_K, tile_16_zero4)                                                                      \
     X(HD_Q4_K, tile_32_min)                                                                        \
     X(HD_Q5_K, tile_32_min)                                                                        \
-    X(HD_Q6_K, tile_16_zero32)
+    X(HD_Q6_K, tile_16_zero32)                                                                     \
+    X(HD_IQ4_NL, tile_32_zero128)                                                                  \
+    X(HD_IQ4_XS, tile_32_zero128)                                                                  \
+    X(HD_MXFP4, tile_32_zero128)                                                                   \
+    X(HD_IQ1_S, tile_32_zero128)                                                                   \
+    X(HD_IQ1_M, tile_16_zero128)                                                                   \
+    X(HD_IQ2_XXS, tile_32_zero128)                                                                 \
+    X(HD_IQ2_XS, tile_16_zero128)                                                                  \
+    X(HD_IQ2_S, tile_16_zero128)                                                                   \
+    X(HD_IQ3_XXS, tile_32_zero128)                                                                 \
+    X(HD_IQ3_S, tile_32_zero128)
 
 #define DIRECT_AND_UNPACK(type, kernel)                                                            \
     static void direct_##type(const struct hd_panel_job *job)                                      \

@@ -78,9 +78,12 @@ static inline uint8_t *random_blocks(struct hd_rng *rng, enum hd_dtype dtype, si
 {
     static const struct {
         int dtype, at[2];
-    } halves[] = {{HD_Q4_0, {0, -1}}, {HD_Q4_1, {0, 2}},   {HD_Q5_0, {0, -1}},   {HD_Q5_1, {0, 2}},
-                  {HD_Q8_0, {0, -1}}, {HD_Q2_K, {80, 82}}, {HD_Q3_K, {108, -1}}, {HD_Q4_K, {0, 2}},
-                  {HD_Q5_K, {0, 2}},  {HD_Q6_K, {208, -1}}};
+    } halves[] = {{HD_Q4_0, {0, -1}},   {HD_Q4_1, {0, 2}},    {HD_Q5_0, {0, -1}},
+                  {HD_Q5_1, {0, 2}},    {HD_Q8_0, {0, -1}},   {HD_Q2_K, {80, 82}},
+                  {HD_Q3_K, {108, -1}}, {HD_Q4_K, {0, 2}},    {HD_Q5_K, {0, 2}},
+                  {HD_Q6_K, {208, -1}}, {HD_IQ1_S, {0, -1}},  {HD_IQ2_XXS, {0, -1}},
+                  {HD_IQ2_XS, {0, -1}}, {HD_IQ2_S, {0, -1}},  {HD_IQ3_XXS, {0, -1}},
+                  {HD_IQ3_S, {0, -1}},  {HD_IQ4_NL, {0, -1}}, {HD_IQ4_XS, {0, -1}}};
     const struct hd_dtype_info *info = hd_dtype_info(dtype);
     size_t bytes = n_element / (size_t)info->block * (size_t)info->block_bytes;
     uint8_t *p = malloc(bytes + 1);
@@ -110,6 +113,13 @@ static inline uint8_t *random_blocks(struct hd_rng *rng, enum hd_dtype dtype, si
                 uint16_t h = hd_f32_to_f16(j ? f * wide : f);
                 memcpy(p + b + halves[t].at[j], &h, 2);
             }
+    for (size_t b = 0; dtype == HD_MXFP4 && b < bytes; b += 17)
+        p[b] = (uint8_t)random_int(rng, 119, 121); /* 2^-9 … 2^-7 */
+    for (size_t b = 0; dtype == HD_IQ1_M && b < bytes; b += 56) {
+        uint16_t h = hd_f32_to_f16(0.001f + 0.004f * (float)hd_rng_uniform(rng));
+        for (int i = 0; i < 4; i++) /* a nibble in the top of each scale word */
+            p[b + 49 + 2 * i] = (uint8_t)((p[b + 49 + 2 * i] & 15) | (h >> 4 * i & 15) << 4);
+    }
     return p;
 }
 
@@ -127,9 +137,10 @@ static inline double relative_rms(const float *a, const float *reference, size_t
     return sqrt(diff / norm);
 }
 
-static const enum hd_dtype weight_types[] = {HD_F32,  HD_F16,  HD_BF16, HD_Q4_0, HD_Q4_1,
-                                             HD_Q5_0, HD_Q5_1, HD_Q8_0, HD_Q2_K, HD_Q3_K,
-                                             HD_Q4_K, HD_Q5_K, HD_Q6_K};
+static const enum hd_dtype weight_types[] = {
+    HD_F32,   HD_F16,   HD_BF16,    HD_Q4_0,   HD_Q4_1,  HD_Q5_0,    HD_Q5_1,   HD_Q8_0,
+    HD_Q2_K,  HD_Q3_K,  HD_Q4_K,    HD_Q5_K,   HD_Q6_K,  HD_IQ4_NL,  HD_IQ4_XS, HD_MXFP4,
+    HD_IQ1_S, HD_IQ1_M, HD_IQ2_XXS, HD_IQ2_XS, HD_IQ2_S, HD_IQ3_XXS, HD_IQ3_S};
 enum { N_WEIGHT_TYPE = sizeof weight_types / sizeof weight_types[0] };
 
 #endif

@@ -140,7 +140,8 @@ static void matmul_matches_ref(void **state)
 
 static void extremes_do_not_saturate(void **state)
 {
-    static const enum hd_dtype types[] = {HD_Q4_0, HD_Q5_0, HD_Q8_0, HD_Q4_K, HD_Q5_K, HD_Q6_K};
+    static const enum hd_dtype types[] = {HD_Q4_0, HD_Q5_0, HD_Q8_0,   HD_Q4_K,
+                                          HD_Q5_K, HD_Q6_K, HD_IQ4_NL, HD_IQ3_XXS};
     enum { N_IN = 256, N_OUT = 16, N = 6 };
     FOR_EACH_BACKEND(p)
     {
@@ -277,11 +278,11 @@ static void products_share_input_and_accumulate(void **state)
 static void heads_have_their_own_matrices(void **state)
 {
     enum { HEADS = 9, N_IN = 64, N_OUT = 37 };
-    static const enum hd_dtype types[] = {HD_F32, HD_F16, HD_BF16, HD_Q8_0};
+    static const enum hd_dtype types[] = {HD_F32, HD_F16, HD_BF16, HD_Q8_0, HD_IQ4_NL, HD_MXFP4};
     FOR_EACH_BACKEND(p)
     {
-        for (int t = 0; t < 4; t++) {
-            int64_t n = t == 3 ? 30 : t + 1;
+        for (int t = 0; t < 6; t++) {
+            int64_t n = t >= 3 ? 30 : t + 1;
             uint8_t *blocks = random_blocks(&p.rng, types[t], HEADS * N_IN * N_OUT);
             float *x = random_floats(&p.rng, (size_t)n * HEADS * N_IN), *y[2];
             for (int r = 0; r < 2; r++) {
@@ -322,11 +323,13 @@ static float *run_moe(const struct pair *p, const struct hd_backend *b, struct h
 static void experts_match_ref_and_are_invariant(void **state)
 {
     enum { E = 12, USED = 3, N = 50, D = 256, FF = 96 };
-    static const enum hd_dtype types[][2] = {
-        {HD_Q4_K, HD_Q5_0}, {HD_Q8_0, HD_Q8_0}, {HD_F16, HD_F32}};
+    static const enum hd_dtype types[][2] = {{HD_Q4_K, HD_Q5_0},    {HD_Q8_0, HD_Q8_0},
+                                             {HD_F16, HD_F32},      {HD_IQ3_S, HD_MXFP4},
+                                             {HD_IQ1_M, HD_IQ4_NL}, {HD_IQ2_XXS, HD_IQ4_NL}};
+    enum { N_PAIR = sizeof types / sizeof types[0] };
     FOR_EACH_BACKEND(p)
     {
-        for (int t = 0; t < 3; t++) {
+        for (int t = 0; t < N_PAIR; t++) {
             struct hd_weight *w[3], *wr[3];
             uint8_t *blocks[3];
             for (int i = 0; i < 3; i++) {
