@@ -103,6 +103,27 @@ static json_t *tensors(const struct hd_store *store)
     return out;
 }
 
+static json_t *files(const struct hd_store *store)
+{
+    json_t *out = json_array();
+    for (size_t i = 0; i < hd_store_n_file(store); i++) {
+        size_t bytes;
+        const char *path = hd_store_file_at(store, i, &bytes);
+        json_array_append_new(out, json_pack("{s:o,s:I}", "path", text_json(path, strlen(path)),
+                                             "bytes", (json_int_t)bytes));
+    }
+    return out;
+}
+
+static json_t *missing_parts(const struct hd_store *store)
+{
+    json_t *out = json_array();
+    const char *name;
+    for (size_t i = 0; (name = hd_store_missing_part(store, i)); i++)
+        json_array_append_new(out, text_json(name, strlen(name)));
+    return out;
+}
+
 /* A tokenizer that cannot be used is no failure here: its reason is shown. */
 static json_t *tokenizer(const struct hd_store *store)
 {
@@ -129,12 +150,13 @@ static json_t *describe(const struct hd_store *store, bool with_tensors)
 {
     bool gguf = hd_store_format(store) == HD_STORE_GGUF;
     json_t *out =
-        json_pack("{s:s,s:s,s:o,s:I,s:I,s:I,s:o,s:o,s:o}", "path", hd_store_path(store), "format",
-                  gguf ? "gguf" : "huggingface", "architecture", architecture(store), "file_bytes",
-                  (json_int_t)hd_store_file_bytes(store), "missing_bytes",
-                  (json_int_t)hd_store_missing_bytes(store), "n_tensor",
-                  (json_int_t)hd_store_n_tensor(store), "types", types(store), "tokenizer",
-                  tokenizer(store), "metadata", gguf ? gguf_keys(store) : hf_keys(store));
+        json_pack("{s:s,s:s,s:o,s:I,s:I,s:o,s:o,s:I,s:o,s:o,s:o}", "path", hd_store_path(store),
+                  "format", gguf ? "gguf" : "huggingface", "architecture", architecture(store),
+                  "file_bytes", (json_int_t)hd_store_file_bytes(store), "missing_bytes",
+                  (json_int_t)hd_store_missing_bytes(store), "files", files(store), "missing_parts",
+                  missing_parts(store), "n_tensor", (json_int_t)hd_store_n_tensor(store), "types",
+                  types(store), "tokenizer", tokenizer(store), "metadata",
+                  gguf ? gguf_keys(store) : hf_keys(store));
     if (out && with_tensors)
         json_object_set_new(out, "tensors", tensors(store));
     return out;
@@ -184,14 +206,24 @@ static void print_text(json_t *all)
 {
     const char *name = json_string_value(json_object_get(all, "architecture"));
     json_int_t missing = json_integer_value(json_object_get(all, "missing_bytes"));
-    json_t *value;
+    json_t *value, *parts = json_object_get(all, "files"),
+                   *absent = json_object_get(all, "missing_parts");
     const char *key;
+    size_t i;
     printf("path          %s\nformat        %s\narchitecture  %s\n",
            json_string_value(json_object_get(all, "path")),
            json_string_value(json_object_get(all, "format")), name ? name : "not named");
     printf("size          %.3f GB, %lld tensors\n",
            (double)json_integer_value(json_object_get(all, "file_bytes")) / 1e9,
            (long long)json_integer_value(json_object_get(all, "n_tensor")));
+    if (json_array_size(parts) + json_array_size(absent) > 1)
+        printf("files         %zu of %zu\n", json_array_size(parts),
+               json_array_size(parts) + json_array_size(absent));
+    json_array_foreach(absent, i, value)
+    {
+        printf("MISSING       part %s (fetch it and put it into the same folder)\n",
+               json_string_value(value));
+    }
     if (missing)
         printf("TRUNCATED     %lld bytes are missing (fetch it again or resume the download)\n",
                (long long)missing);
@@ -202,7 +234,7 @@ static void print_text(json_t *all)
         printf("  %-8s %6lld tensors  %10.3f MB%s\n", key,
                (long long)json_integer_value(json_object_get(value, "tensors")),
                (double)json_integer_value(json_object_get(value, "bytes")) / 1e6,
-               json_is_true(json_object_get(value, "readable")) ? "" : "  not supported yet");
+               json_is_true(json_object_get(value, "readable")) ? "" : "  not supported");
     }
     puts("metadata");
     json_object_foreach(json_object_get(all, "metadata"), key, value)

@@ -67,18 +67,6 @@ static enum hd_err read_alignment(const struct hd_store *store, size_t *out, str
     return HD_OK;
 }
 
-/* A split file holds a part of the tensors; only looking at it makes sense. */
-static enum hd_err check_split(const struct hd_store *store, struct hd_errmsg *msg)
-{
-    uint64_t count = 1;
-    if (!store->header_only && hd_store_u64(store, "split.count", &count) && count > 1)
-        return hd_fail(msg, HD_ERR_UNSUPPORTED,
-                       "%s: one of %llu parts of a split model: not supported yet (join them with "
-                       "`gguf-split --merge`)",
-                       store->path, (unsigned long long)count);
-    return HD_OK;
-}
-
 /* One entry of the tensor table; *offset counts from the data section. */
 static enum hd_err read_info(struct hd_store *store, struct hd_store__reader *reader,
                              struct hd_store_tensor *tensor, uint64_t *offset,
@@ -117,6 +105,7 @@ static enum hd_err read_info(struct hd_store *store, struct hd_store__reader *re
     const struct hd_dtype_info *info = hd_dtype_info((int)type);
     tensor->dtype = info ? (enum hd_dtype)type : HD_STORE_UNREAD;
     tensor->type_name = info ? info->name : hd_dtype_gguf_name((int)type);
+    tensor->advice = info ? NULL : hd_dtype_gguf_advice((int)type);
     tensor->name = hd_store__strdup(store, name, len);
     return tensor->name ? HD_OK : hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", store->path);
 cut:
@@ -220,7 +209,7 @@ out:
     return err;
 }
 
-enum hd_err hd_store__open_gguf(struct hd_store *store, struct hd_errmsg *msg)
+enum hd_err hd_store__read_gguf(struct hd_store *store, struct hd_errmsg *msg)
 {
     struct hd_store__file *file;
     struct header header;
@@ -232,8 +221,6 @@ enum hd_err hd_store__open_gguf(struct hd_store *store, struct hd_errmsg *msg)
     err = read_header(store, &reader, &header, msg);
     if (!err)
         err = hd_store__read_kv(store, &reader, header.n_kv, msg);
-    if (!err)
-        err = check_split(store, msg);
     if (!err)
         err = read_tensors(store, &reader, &header, msg);
     return err;

@@ -35,6 +35,15 @@ char *hd_store__strdup(struct hd_store *store, const char *s, size_t len)
     return copy;
 }
 
+void hd_store__take_strings(struct hd_store *store, struct hd_store *from)
+{
+    struct hd_store__chunk **end = &store->chunk;
+    while (*end)
+        end = &(*end)->next;
+    *end = from->chunk;
+    from->chunk = NULL;
+}
+
 const char *hd_store__shown(char out[96], const char *s, size_t len)
 {
     size_t n = 0;
@@ -203,10 +212,8 @@ enum hd_err hd_store_open_header(struct hd_store **out, const char *path, struct
     return open_any(out, path, true, msg);
 }
 
-void hd_store_close(struct hd_store *store)
+void hd_store__forget(struct hd_store *store)
 {
-    if (!store)
-        return;
     for (size_t i = 0; i < store->n_file; i++) {
         hd_map_close(&store->file[i].map);
         free(store->file[i].path);
@@ -214,6 +221,7 @@ void hd_store_close(struct hd_store *store)
     free(store->file);
     free(store->tensor);
     free(store->kv);
+    free(store->missing_part);
     hd_store__table_dispose(&store->tensor_table);
     hd_store__table_dispose(&store->kv_table);
     while (store->chunk) {
@@ -221,6 +229,19 @@ void hd_store_close(struct hd_store *store)
         free(store->chunk);
         store->chunk = next;
     }
+    store->file = NULL;
+    store->tensor = NULL;
+    store->kv = NULL;
+    store->missing_part = NULL;
+    store->n_file = store->n_tensor = store->cap_tensor = store->n_kv = store->missing = 0;
+    store->n_missing_part = 0;
+}
+
+void hd_store_close(struct hd_store *store)
+{
+    if (!store)
+        return;
+    hd_store__forget(store);
     json_decref(store->config);
     json_decref(store->tokenizer);
     json_decref(store->tokenizer_config);
@@ -250,6 +271,24 @@ size_t hd_store_file_bytes(const struct hd_store *store)
 size_t hd_store_missing_bytes(const struct hd_store *store)
 {
     return store->missing;
+}
+
+size_t hd_store_n_file(const struct hd_store *store)
+{
+    return store->n_file;
+}
+
+const char *hd_store_file_at(const struct hd_store *store, size_t i, size_t *bytes)
+{
+    if (i >= store->n_file)
+        return NULL;
+    *bytes = store->file[i].map.size;
+    return store->file[i].path;
+}
+
+const char *hd_store_missing_part(const struct hd_store *store, size_t i)
+{
+    return i < store->n_missing_part ? store->missing_part[i] : NULL;
 }
 
 size_t hd_store_n_tensor(const struct hd_store *store)
@@ -283,10 +322,9 @@ enum hd_err hd_store_tensor_get(const struct hd_store_tensor **out, const struct
         return hd_fail(msg, HD_ERR_NOTFOUND, "%s: the model has no tensor \"%s\"", store->path,
                        name);
     if (tensor->dtype == HD_STORE_UNREAD)
-        return hd_fail(msg, HD_ERR_UNSUPPORTED,
-                       "%s: tensor \"%s\" is %s: not supported yet (use a file in Q4_K, Q5_K, "
-                       "Q6_K, Q8_0, Q4_0, BF16, F16 or F32)",
-                       store->path, name, tensor->type_name);
+        return hd_fail(msg, HD_ERR_UNSUPPORTED, "%s: tensor \"%s\" is %s: not supported (%s)",
+                       store->path, name, tensor->type_name,
+                       tensor->advice ? tensor->advice : "use a file in BF16, F16 or F32");
     if (!tensor->data)
         return hd_fail(msg, HD_ERR_FORMAT, "%s: tensor \"%s\" lies past the end of the file",
                        store->path, name);

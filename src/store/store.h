@@ -1,4 +1,5 @@
-/* Model files in: one handle over a GGUF file (v3, split files later) or a Hugging Face folder.
+/* Model files in: one handle over a GGUF file (v2 or v3, whole or in parts) or a Hugging Face
+ * folder.
  *
  * Opening maps the files and checks every size, count and offset before anything uses it; it never
  * computes and never copies weights. A handle is immutable after opening and may be read from any
@@ -28,16 +29,18 @@ struct hd_store_tensor {
     enum hd_dtype dtype;
     const char *type_name; /* "Q4_K", "BF16", "F8_E4M3", … also of types that we do not read */
     int n_dim;
-    int64_t ne[4];    /* GGUF order: ne[0] = row length; unused 1 */
-    const void *data; /* inside the map; unaligned */
-    size_t bytes;     /* checked to lie inside the file */
+    int64_t ne[4];      /* GGUF order: ne[0] = row length; unused 1 */
+    const char *advice; /* what to do where the type is not read; may be NULL */
+    const void *data;   /* inside the map; unaligned */
+    size_t bytes;       /* checked to lie inside the file */
 };
 
-/* path: a .gguf file or a folder with config.json. HF folders may lack weights (tokenizer only) or
- * tokenizer files; what is absent is simply not found later. */
+/* path: a .gguf file (of a model in several parts any one: all are opened) or a folder with
+ * config.json. HF folders may lack weights (tokenizer only) or tokenizer files; what is absent is
+ * simply not found later. */
 enum hd_err hd_store_open(struct hd_store **out, const char *path, struct hd_errmsg *msg);
 /* The same for looking only: weights that a truncated file lacks are no error (their data is NULL),
- * nor is one part of a split file. hd_store_missing_bytes tells how much is not there. */
+ * nor are missing parts of a split file. hd_store_missing_bytes tells how much is not there. */
 enum hd_err hd_store_open_header(struct hd_store **out, const char *path, struct hd_errmsg *msg);
 void hd_store_close(struct hd_store *store);
 
@@ -45,6 +48,12 @@ enum hd_store_format hd_store_format(const struct hd_store *store);
 const char *hd_store_path(const struct hd_store *store);
 /* Of all files together. */
 size_t hd_store_file_bytes(const struct hd_store *store);
+size_t hd_store_n_file(const struct hd_store *store);
+/* Path and size of a file; NULL past the last one. */
+const char *hd_store_file_at(const struct hd_store *store, size_t i, size_t *bytes);
+/* Names of a split model's parts that are not there, after hd_store_open_header; NULL at the end.
+ */
+const char *hd_store_missing_part(const struct hd_store *store, size_t i);
 /* Bytes by which the files are too short for their tensors; 0 after hd_store_open. */
 size_t hd_store_missing_bytes(const struct hd_store *store);
 
@@ -52,7 +61,7 @@ size_t hd_store_n_tensor(const struct hd_store *store);
 const struct hd_store_tensor *hd_store_tensor_at(const struct hd_store *store, size_t i);
 /* NULL where it is absent, of a type that we do not read, or cut off. */
 const struct hd_store_tensor *hd_store_tensor(const struct hd_store *store, const char *name);
-/* The same with a sentence: NOTFOUND, or UNSUPPORTED ("IQ2_XXS: not supported yet"). */
+/* The same with a sentence: NOTFOUND, or UNSUPPORTED ("IQ4_KS: not supported"). */
 enum hd_err hd_store_tensor_get(const struct hd_store_tensor **out, const struct hd_store *store,
                                 const char *name, struct hd_errmsg *msg);
 

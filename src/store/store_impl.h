@@ -79,11 +79,17 @@ struct hd_store {
     struct hd_store__table kv_table;
     struct hd_store__chunk *chunk;
     size_t missing;
+    const char **missing_part; /* names in the arena; only after opening for looking */
+    size_t n_missing_part;
     json_t *config, *tokenizer, *tokenizer_config, *generation_config;
 };
 
 /* A copy in the store's arena; NULL when out of memory. */
 char *hd_store__strdup(struct hd_store *store, const char *s, size_t len);
+/* Moves the arena of `from` to the store, so that its names live on there. */
+void hd_store__take_strings(struct hd_store *store, struct hd_store *from);
+/* Back to a handle that has opened nothing. */
+void hd_store__forget(struct hd_store *store);
 /* s made fit for a message: control bytes and broken UTF-8 become '?', long names are cut. */
 const char *hd_store__shown(char out[96], const char *s, size_t len);
 /* Opens one more file; *out is borrowed until the next call. */
@@ -101,6 +107,8 @@ struct hd_store__reader {
 };
 bool hd_store__take(struct hd_store__reader *reader, void *out, size_t n);
 
+/* One file (gguf.c), and the file with the other parts of its model (gguf_split.c). */
+enum hd_err hd_store__read_gguf(struct hd_store *store, struct hd_errmsg *msg);
 enum hd_err hd_store__open_gguf(struct hd_store *store, struct hd_errmsg *msg);
 /* Reads n entries at the reader's position. */
 enum hd_err hd_store__read_kv(struct hd_store *store, struct hd_store__reader *reader, uint64_t n,

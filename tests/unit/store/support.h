@@ -54,7 +54,11 @@ static inline void remove_folder(char *folder)
                                         "model.safetensors",
                                         "b.st",
                                         "model.safetensors.index.json",
-                                        "generation_config.json"};
+                                        "generation_config.json",
+                                        "p-00001-of-00003.gguf",
+                                        "p-00002-of-00003.gguf",
+                                        "p-00003-of-00003.gguf",
+                                        "p-00001-of-00002.gguf"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char *path = hd_path_join(folder, names[i]);
         unlink(path);
