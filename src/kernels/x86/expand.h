@@ -66,7 +66,7 @@ hd_x86_expand(uint8_t *out, const struct hd_pack *pack, const uint8_t *unit, int
 
 /* Declares `name`: the unit as it is, or expanded. */
 #define EXPANDED(name, pack, stored, begin, end)                                                   \
-    uint8_t name##_expanded[(pack)->codes ? HD_EXPANDED_BYTES : 1] __attribute__((aligned(64)));   \
+    uint8_t name##_expanded[HD_EXPANDED_BYTES] __attribute__((aligned(64)));                       \
     if ((pack)->codes)                                                                             \
         hd_x86_expand(name##_expanded, pack, stored, begin, end);                                  \
     const uint8_t *name = (pack)->codes ? name##_expanded : (stored)
