@@ -12,6 +12,8 @@ import pathlib
 import subprocess
 import sys
 
+import table_rows
+
 HERE = pathlib.Path(__file__).resolve().parent
 
 
@@ -41,6 +43,12 @@ def worst_difference(got_rows, want_rows):
     return worst, at
 
 
+def file_format(ref, file):
+    """The file's form, and its types and layout as the reference notes them."""
+    form = "GGUF" if file.endswith(".gguf") else "safetensors"
+    return f"{form} {ref.get('formats', {}).get(file, '')}".strip()
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("binary")
@@ -62,6 +70,9 @@ def main():
                     got = ask(args.binary, HERE / "models" / file, args.kernels, tokens, list(rows), top)
                     worst, at = worst_difference(got, rows)
                     ok = worst <= ref["tolerance"]
+                    table_rows.add(file_format(ref, file), ref.get("architecture", ref["name"]),
+                                   "tiny random model, log-probabilities: transformers F32 on the same weights; "
+                                   f"kernels {args.kernels}", worst, ref["tolerance"])
                     text = f"{worst:19.2e} {'' if ok else 'FAIL at ' + at}"
                 except (ValueError, KeyError, OSError, subprocess.TimeoutExpired) as e:
                     ok, text = False, f"{'FAIL':>19} {e}"

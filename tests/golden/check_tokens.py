@@ -19,11 +19,15 @@ import subprocess
 import sys
 import unicodedata
 
+import table_rows
+
 HERE = pathlib.Path(__file__).resolve().parent
 TOKENS = HERE / "tokens"
 SHARED = pathlib.Path(os.environ.get("HOLDFAST_SHARED") or HERE.parents[1] / ".." / "shared")
 TOKENIZERS = pathlib.Path(os.environ.get("HOLDFAST_TOKENIZERS") or HERE.parents[1] / "build" / "tokenizers")
 NFC = ("qwen2_5", "deepseek_r1_qwen")
+ARCHITECTURES = {"deepseek_v3": "deepseek-v3", "qwen2_5": "qwen2", "deepseek_r1_qwen": "qwen2", "llama3_1": "llama",
+                 "smollm": "llama"}
 
 
 class Count:
@@ -52,12 +56,19 @@ def report(ok, text):
     print(("ok    " if ok else "FAIL  ") + text)
 
 
+def row(name, model, what, wrong):
+    """A row of docs/models.md: how many strings' (or groups') ids differ."""
+    table_rows.add("tokenizer of a GGUF" if str(model).endswith(".gguf") else "tokenizer.json",
+                   ARCHITECTURES[name], f"{name}, ids: the tokenizers library; {what}", wrong, 0)
+
+
 def check_nasty(binary, name, model):
     strings = [json.loads(s) for s in (TOKENS / "nasty.jsonl").read_text().split("\n") if s]
     want = [json.loads(s) for s in (TOKENS / f"{name}.ids.jsonl").read_text().split("\n") if s]
     got = tokenize(binary, model, strings)
     bad = [i for i in range(len(strings)) if got[i] != want[i]]
     report(not bad, f"{name} {model}: nasty strings, {len(strings) - len(bad)} of {len(strings)} equal")
+    row(name, model, f"{len(strings)} nasty strings", len(bad))
     for i in bad[:10]:
         print(f"      {json.dumps(strings[i])}\n        got  {got[i]}\n        want {want[i]}")
     text, ids = "".join(strings), [i for row in want for i in row]
@@ -111,6 +122,7 @@ def check_qa(binary, name, model):
         got = tokenize(binary, model, strings)
         bad = [k for k, want in enumerate(ref[name]["digests"]) if digest(got[k * n:(k + 1) * n]) != want]
         ok = not bad and len(strings) == ref["strings"]
+        row(name, model, f"{file}, {len(strings)} strings", sum(len(got[k * n:(k + 1) * n]) for k in bad))
         report(ok, f"{name} {model}: {file}, {len(strings)} strings, {sum(map(len, got))} ids"
                + (f", {len(bad)} groups of {n} differ, first at string {bad[0] * n}" if bad else ""))
         if bad:

@@ -240,8 +240,13 @@ def reference(model, seed):
     return prompts
 
 
-def write_reference(name, files, prompts, note):
-    rows = {"name": name, "files": files, "note": note, "reference": f"transformers {transformers.__version__}, "
+ARCHITECTURES = {"qwen2": "qwen2", "llama": "llama", "deepseek_v3": "deepseek-v3"}  # docs/models.md's words
+
+
+def write_reference(name, cfg, formats, prompts, note):
+    """`formats`: file → its types and layout, as a row of docs/models.md says it."""
+    rows = {"name": name, "architecture": ARCHITECTURES[cfg["model_type"]], "files": list(formats), "formats": formats,
+            "note": note, "reference": f"transformers {transformers.__version__}, "
             f"torch {torch.__version__.split('+')[0]}, float32, eager", "tolerance": TOLERANCE, "prompts": prompts}
     text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
     text = text.replace('"prompts":[', '"prompts":[\n').replace('},{"tokens"', '},\n{"tokens"')
@@ -304,7 +309,8 @@ def simple(name, cfg, seed, note, dtype=torch.float32, shards=1, kind=T.F32):
     tiny_gguf.write(folder.with_suffix(".gguf"), cfg, state, tok, kind)
     prompts = reference(load(folder), seed)
     check_mutations(cfg, state, prompts)
-    write_reference(name, [name, name + ".gguf"], prompts, note)
+    words = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}[dtype]
+    write_reference(name, cfg, {name: words + (", sharded" if shards > 1 else ""), name + ".gguf": words}, prompts, note)
 
 
 def qwen2_tied():
@@ -335,7 +341,8 @@ def deepseek_v3():
     tiny_gguf.write(folder.parent / "deepseek-v3-mla.gguf", cfg, state, tok, T.BF16, absorbed=True)
     prompts = reference(load(folder), seed)
     check_mutations(cfg, state, prompts)
-    write_reference("deepseek-v3", ["deepseek-v3", "deepseek-v3-kvb.gguf", "deepseek-v3-mla.gguf"], prompts,
+    write_reference("deepseek-v3", cfg, {"deepseek-v3": "BF16", "deepseek-v3-kvb.gguf": "BF16, attn_kv_b",
+                                         "deepseek-v3-mla.gguf": "BF16, attn_k_b + attn_v_b"}, prompts,
                     "BF16 folder; BF16 GGUF files, one with attn_kv_b, one with attn_k_b and attn_v_b")
 
 
@@ -346,7 +353,8 @@ def deepseek_v3_nogroup():
     state = tiny_gguf.round_to(weights(cfg, 15), torch.bfloat16)
     tok = tiny_tokenizer.build(cfg["model_type"], N_VOCAB)
     tiny_gguf.write(ROOT / "models" / "deepseek-v3-nogroup.gguf", cfg, state, tok, T.BF16, absorbed=True, groups=False)
-    write_reference("deepseek-v3-nogroup", ["deepseek-v3-nogroup.gguf"], reference(load_state(cfg, state), 15),
+    write_reference("deepseek-v3-nogroup", cfg, {"deepseek-v3-nogroup.gguf": "BF16, no expert_group keys"},
+                    reference(load_state(cfg, state), 15),
                     "GGUF with attn_k_b and attn_v_b in BF16 and no expert_group keys: routing without groups")
 
 
@@ -364,7 +372,7 @@ def qwen2_wide():
     tok = tiny_tokenizer.build(cfg["model_type"], N_VOCAB)
     tiny_gguf.write(ROOT / "models" / "qwen2-wide.gguf", cfg, state, tok, kinds=wide_kinds)
     model = load_state(cfg, tiny_gguf.dequantised(cfg, state, wide_kinds))
-    write_reference("qwen2-wide", ["qwen2-wide.gguf"], reference(model, 16),
+    write_reference("qwen2-wide", cfg, {"qwen2-wide.gguf": "Q4_K, Q5_K, Q6_K, Q4_0, Q5_0, Q8_0"}, reference(model, 16),
                     "Q4_K, Q5_K, Q6_K, Q4_0, Q5_0 and Q8_0 matrices; reference on the decoded weights")
 
 
