@@ -103,21 +103,18 @@ static enum hd_err translate(struct hd_buf *out, const char *regex)
     return out->err;
 }
 
-enum hd_err hd_token__pretok_add(struct hd_token__pretok *pretok, const char *regex, bool removes,
-                                 bool inverted, struct hd_errmsg *msg)
+pcre2_code *hd_token__regex(const char *regex, struct hd_errmsg *msg)
 {
     struct hd_buf pattern;
     PCRE2_UCHAR why[128];
     int code;
     PCRE2_SIZE at;
-    if (pretok->n == HD_TOKEN_MAX_STAGES)
-        return hd_fail(msg, HD_ERR_LIMIT, "pre_tokenizer: more than %d patterns in sequence",
-                       HD_TOKEN_MAX_STAGES);
     hd_buf_init(&pattern, 65536);
     enum hd_err err = translate(&pattern, regex);
     if (err) {
         hd_buf_dispose(&pattern);
-        return hd_fail(msg, err, "pre_tokenizer: pattern: %s", hd_err_text(err));
+        hd_fail(msg, err, "pattern: %s", hd_err_text(err));
+        return NULL;
     }
     pcre2_code *compiled = pcre2_compile(
         (PCRE2_SPTR)hd_buf_str(&pattern), pattern.len,
@@ -125,9 +122,23 @@ enum hd_err hd_token__pretok_add(struct hd_token__pretok *pretok, const char *re
     hd_buf_dispose(&pattern);
     if (!compiled) {
         pcre2_get_error_message(code, why, sizeof why);
-        return hd_fail(msg, HD_ERR_UNSUPPORTED, "pre_tokenizer: pattern, at byte %zu: %s", at, why);
+        hd_fail(msg, HD_ERR_UNSUPPORTED, "pattern, at byte %zu: %s", at, why);
+        return NULL;
     }
     pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE); /* without JIT it is only slower */
+    return compiled;
+}
+
+enum hd_err hd_token__pretok_add(struct hd_token__pretok *pretok, const char *regex, bool removes,
+                                 bool inverted, struct hd_errmsg *msg)
+{
+    struct hd_errmsg why = {0};
+    if (pretok->n == HD_TOKEN_MAX_STAGES)
+        return hd_fail(msg, HD_ERR_LIMIT, "pre_tokenizer: more than %d patterns in sequence",
+                       HD_TOKEN_MAX_STAGES);
+    pcre2_code *compiled = hd_token__regex(regex, &why);
+    if (!compiled)
+        return hd_fail(msg, HD_ERR_UNSUPPORTED, "pre_tokenizer: %.300s", why.text);
     pretok->stage[pretok->n++] =
         (struct hd_token__stage){.code = compiled, .removes = removes, .inverted = inverted};
     return HD_OK;
@@ -140,18 +151,26 @@ void hd_token__pretok_dispose(struct hd_token__pretok *pretok)
     pretok->n = 0;
 }
 
+pcre2_match_context *hd_token__match_context(void)
+{
+    pcre2_match_context *context = pcre2_match_context_create(NULL);
+    if (context) {
+        pcre2_set_match_limit(context, MATCH_LIMIT);
+        pcre2_set_depth_limit(context, DEPTH_LIMIT);
+        pcre2_set_heap_limit(context, HEAP_LIMIT_KIB);
+    }
+    return context;
+}
+
 /* --- matching --------------------------------------------------------------------------------- */
 
 enum hd_err hd_token__work_init(struct hd_token__work *work, const struct hd_tokenizer *tok,
                                 struct hd_ids *out, size_t len)
 {
     *work = (struct hd_token__work){.tok = tok, .out = out};
-    work->context = pcre2_match_context_create(NULL);
+    work->context = hd_token__match_context();
     if (!work->context)
         return HD_ERR_NOMEM;
-    pcre2_set_match_limit(work->context, MATCH_LIMIT);
-    pcre2_set_depth_limit(work->context, DEPTH_LIMIT);
-    pcre2_set_heap_limit(work->context, HEAP_LIMIT_KIB);
     for (size_t i = 0; i < tok->pretok.n; i++)
         if (!(work->match[i] = pcre2_match_data_create(1, NULL)))
             return HD_ERR_NOMEM;

@@ -1,4 +1,5 @@
-/* Text ⇄ token ids: byte-level BPE, chat forms, and the streaming splitter.
+/* Text ⇄ token ids: byte-level BPE, WordPiece and Unigram; what encoders read; chat forms; and the
+ * streaming splitter.
  *
  * A tokenizer is immutable after loading and may be used from any thread. */
 #ifndef HD_TOKEN_TOKEN_H
@@ -50,6 +51,29 @@ enum hd_err hd_tokenizer_piece(const struct hd_tokenizer *tok, struct hd_buf *ou
  * vocabulary. */
 enum hd_err hd_tokenizer_decode(const struct hd_tokenizer *tok, struct hd_buf *out,
                                 const int32_t *ids, size_t n, bool special, struct hd_errmsg *msg);
+
+/* Whether the id is markup ([CLS], </s>, <unk>, <pad>, …) instead of text. */
+bool hd_tokenizer_is_control(const struct hd_tokenizer *tok, int32_t id);
+
+/* --- what an encoder reads -------------------------------------------------------------------- */
+
+/* One text, or a pair of them (a reranker's query and document), plain text both. */
+struct hd_token_input {
+    const char *text;
+    size_t len;
+    const char *pair; /* NULL: one text */
+    size_t pair_len;
+    size_t max; /* ids at most, special tokens included; 0: all. A pair loses ids at the end of the
+                 * longer text first, as the tokenizers library's longest_first does */
+};
+/* Appends the ids of the model's template: [CLS] A [SEP], <s> A </s>, [CLS] A [SEP] B [SEP], … A
+ * model without one gets the text after its BOS, if it has that. types (may be NULL) receives 0 or
+ * 1 for each id; *n_cut (may be NULL) how many ids of the texts did not fit. UNSUPPORTED for a pair
+ * where the model has no template for pairs; INVALID where max has no room for the template. */
+enum hd_err hd_tokenizer_encode_input(const struct hd_tokenizer *tok, struct hd_ids *out,
+                                      struct hd_ids *types, const struct hd_token_input *input,
+                                      size_t *n_cut);
+bool hd_tokenizer_has_pairs(const struct hd_tokenizer *tok);
 
 /* --- chat forms ------------------------------------------------------------------------------- */
 

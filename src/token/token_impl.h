@@ -1,6 +1,9 @@
 /* Inside the token room: the tokenizer's parts.
  *
- *   text ─ valid UTF-8 ─ [added tokens] ─ normalise ─ [added tokens] ─ split by regexes ─ BPE ─ ids
+ *   text ─ valid UTF-8 ─ [added tokens] ─ normalise ─ [added tokens] ─ split ─ model ─ ids
+ *
+ * The model is byte-level BPE (pretokenize.c, bpe.c), WordPiece (wordpiece.c) or Unigram
+ * (unigram.c); template.c puts an encoder's special tokens around the ids.
  *
  * All parts are built once by the loaders (vocab_json.c, vocab_gguf.c) and immutable afterwards;
  * what a call needs to write lies in struct hd_token__work on its own stack. */
@@ -16,7 +19,10 @@
 enum {
     HD_TOKEN_MAX_VOCAB = 1 << 21,    /* the largest real vocabulary has 262,144 */
     HD_TOKEN_MAX_STAGES = 16,        /* regexes in sequence; DeepSeek-V3 has 3 */
-    HD_TOKEN_MAX_NORMALIZERS = 4,    /* NFC and its kin */
+    HD_TOKEN_MAX_NORMALIZERS = 8,    /* steps in sequence; the longest real list has 4 */
+    HD_TOKEN_MAX_PIECE = 4096,       /* bytes of a piece of WordPiece or Unigram; real ones: 48 */
+    HD_TOKEN_MAX_CHARSMAP = 1 << 24, /* bytes of a precompiled_charsmap; XLM-R's has 233,488 */
+    HD_TOKEN_MAX_PARTS = 16,         /* of a template */
     HD_TOKEN_MAX_END = 32,           /* ids that end generation */
     HD_TOKEN_MAX_TEXT = 1 << 30,     /* bytes per call */
     HD_TOKEN_MAX_TEMPLATE = 1 << 20, /* bytes of a chat template */
@@ -126,6 +132,10 @@ enum hd_err hd_token__pretok_add(struct hd_token__pretok *pretok, const char *re
 /* The sequence that GGUF calls by this name; UNSUPPORTED where we do not know it. */
 enum hd_err hd_token__pretok_named(struct hd_tokenizer *tok, const char *name, size_t len,
                                    struct hd_errmsg *msg);
+/* A regex in Oniguruma's syntax, compiled; NULL with a sentence. */
+pcre2_code *hd_token__regex(const char *regex, struct hd_errmsg *msg);
+/* Bounds on what one match may cost; NULL when out of memory. */
+pcre2_match_context *hd_token__match_context(void);
 extern const char hd_token__gpt2_regex[]; /* what ByteLevel's use_regex means */
 /* Splits valid UTF-8 and appends the ids of all its words. */
 enum hd_err hd_token__pretokenize(struct hd_token__work *work, const char *text, size_t len);
@@ -143,8 +153,147 @@ size_t hd_token__broken_len(const char *s, size_t len);
 enum hd_err hd_token__repair(char **owned, const char **text, size_t *len);
 enum hd_err hd_token__normalize(const struct hd_tokenizer *tok, char **owned, const char **text,
                                 size_t *len);
+
+enum hd_token__norm_kind {
+    HD_NORM_FORM,          /* NFC and its kin */
+    HD_NORM_LOWERCASE,     /* character by character, as Rust's to_lowercase */
+    HD_NORM_STRIP,         /* white space at the ends */
+    HD_NORM_STRIP_ACCENTS, /* nonspacing marks go */
+    HD_NORM_REPLACE,       /* every match of a pattern */
+    HD_NORM_PREPEND,       /* in front of a text that is not empty */
+    HD_NORM_CHARSMAP,      /* the tokenizer's charsmap, as the tokenizers library applies it */
+    HD_NORM_SENTENCEPIECE, /* charsmap, spaces and prefix, as sentencepiece and llama.cpp do */
+    HD_NORM_BERT,          /* BERT's basic tokenizer */
+};
+
+struct hd_token__norm {
+    enum hd_token__norm_kind kind;
+    const UNormalizer2 *form; /* FORM */
+    pcre2_code *code;         /* REPLACE; owned */
+    char *text;               /* REPLACE: what takes the match's place; PREPEND; owned */
+    bool left, right;         /* STRIP */
+    bool prefix, merge;       /* SENTENCEPIECE: add_space_prefix, remove_extra_whitespaces */
+    bool clean, chinese, accents, lower; /* BERT; accents: they are stripped */
+};
+void hd_token__norm_dispose(struct hd_token__norm *norm);
+/* Takes over what norm owns, also on failure; LIMIT where there are too many steps. */
+enum hd_err hd_token__norm_push(struct hd_tokenizer *tok, const struct hd_token__norm *norm);
 /* "NFC", "NFD", "NFKC", "NFKD"; UNSUPPORTED otherwise. */
 enum hd_err hd_token__normalizer_add(struct hd_tokenizer *tok, const char *type);
+/* wordpiece.c: one step of kind BERT, appended to out. */
+enum hd_err hd_token__bert_normalize(const struct hd_token__norm *norm, struct hd_buf *out,
+                                     const char *text, size_t len);
+
+/* --- charsmap.c: sentencepiece's precompiled_charsmap ----------------------------------------- */
+
+/* u32 bytes of the trie | a Darts double array of u32 units | NUL-terminated replacements. */
+struct hd_token__charsmap {
+    uint32_t *unit; /* [n_unit]; owned */
+    size_t n_unit;
+    char *text; /* [n_text], valid UTF-8 with a NUL at the end; owned */
+    size_t n_text;
+};
+/* FORMAT where the sizes do not fit or the replacements are not UTF-8. */
+enum hd_err hd_token__charsmap_init(struct hd_token__charsmap *map, const void *bytes, size_t len);
+enum hd_err hd_token__charsmap_init_base64(struct hd_token__charsmap *map, const char *text);
+void hd_token__charsmap_dispose(struct hd_token__charsmap *map);
+/* Bytes of the longest (or, with shortest, the shortest) key that text begins with, whole
+ * characters only; *to is its replacement. 0: none. */
+size_t hd_token__charsmap_find(const struct hd_token__charsmap *map, const char *text, size_t len,
+                               bool shortest, const char **to);
+/* The step SENTENCEPIECE (norm) or CHARSMAP, appended to out. */
+enum hd_err hd_token__sentencepiece(const struct hd_token__charsmap *map,
+                                    const struct hd_token__norm *norm, struct hd_buf *out,
+                                    const char *text, size_t len);
+enum hd_err hd_token__charsmap_apply(const struct hd_token__charsmap *map, struct hd_buf *out,
+                                     const char *text, size_t len);
+
+/* --- trie.c: pieces by their bytes ------------------------------------------------------------ */
+
+/* One open-addressed table of edges, node << 8 | byte → child; node 0 is the root. */
+struct hd_token__edge {
+    uint32_t key, child; /* child 0: empty */
+};
+struct hd_token__trie {
+    struct hd_token__edge *slot;
+    size_t mask;
+    unsigned shift;
+    uint64_t factor; /* random and odd: no vocabulary can aim at collisions */
+    int32_t *id;     /* [n] the piece that ends at a node, or -1 */
+    size_t n, cap;
+};
+enum hd_err hd_token__trie_init(struct hd_token__trie *trie);
+void hd_token__trie_dispose(struct hd_token__trie *trie);
+/* A second id for the same bytes replaces the first. lead ≥ 0: a byte put in front. */
+enum hd_err hd_token__trie_add(struct hd_token__trie *trie, int lead, const char *bytes, size_t len,
+                               int32_t id);
+static inline uint32_t hd_token__trie_child(const struct hd_token__trie *trie, uint32_t node,
+                                            uint8_t byte)
+{
+    uint32_t key = node << 8 | byte;
+    size_t i = (size_t)(key * trie->factor >> trie->shift);
+    for (; trie->slot[i].child; i = (i + 1) & trie->mask)
+        if (trie->slot[i].key == key)
+            return trie->slot[i].child;
+    return 0;
+}
+
+/* --- wordpiece.c ------------------------------------------------------------------------------ */
+
+struct hd_token__wordpiece {
+    uint32_t first, later; /* trie nodes where pieces that begin and that continue words start */
+    int32_t unk;
+    size_t max_chars; /* longer words are unknown */
+    bool bert_split;  /* punctuation apart (BertPreTokenizer); else white space alone separates */
+};
+/* Sets the piece of an id. later: it continues a word. */
+enum hd_err hd_token__wordpiece_set(struct hd_tokenizer *tok, size_t id, const char *piece,
+                                    size_t len, bool later);
+/* Builds the trie, after all pieces and added tokens were set. */
+enum hd_err hd_token__wordpiece_finish(struct hd_tokenizer *tok);
+enum hd_err hd_token__wordpiece(const struct hd_tokenizer *tok, struct hd_ids *out,
+                                const char *text, size_t len);
+
+/* --- unigram.c -------------------------------------------------------------------------------- */
+
+enum hd_token__prepend { HD_PREPEND_ALWAYS, HD_PREPEND_FIRST, HD_PREPEND_NEVER };
+
+struct hd_token__unigram {
+    float *score; /* [vocab.n]; owned */
+    size_t cap;
+    double unk_score;
+    int32_t unk;
+    int32_t byte[256]; /* ids of <0x00> …; -1 without byte fallback */
+    bool byte_fallback;
+    size_t max_piece;
+    /* Splitting before the lattice: at white space, and before each ▁ (where no piece has one
+     * inside). */
+    bool white_split, meta_split;
+    enum hd_token__prepend prepend;
+};
+enum hd_err hd_token__unigram_set(struct hd_tokenizer *tok, size_t id, const char *piece,
+                                  size_t len, double score, unsigned flags);
+enum hd_err hd_token__unigram_finish(struct hd_tokenizer *tok);
+enum hd_err hd_token__unigram(const struct hd_tokenizer *tok, struct hd_ids *out, const char *text,
+                              size_t len);
+
+/* --- template.c: special tokens around texts -------------------------------------------------- */
+
+enum hd_token__part_kind { HD_PART_SPECIAL, HD_PART_A, HD_PART_B };
+struct hd_token__part {
+    enum hd_token__part_kind kind;
+    int32_t id;
+    uint8_t type; /* 0 or 1 */
+};
+struct hd_token__template {
+    struct hd_token__part part[HD_TOKEN_MAX_PARTS];
+    size_t n; /* 0: there is none */
+};
+/* post_processor of tokenizer.json; NULL is fine. UNSUPPORTED for what cannot be done exactly. */
+enum hd_err hd_token__template_json(struct hd_tokenizer *tok, json_t *post, struct hd_errmsg *msg);
+/* first A last, and first A last [middle] B last; -1 leaves one out. The second text has `type`. */
+void hd_token__template_ids(struct hd_tokenizer *tok, int32_t first, int32_t last, int32_t middle,
+                            uint8_t type);
 
 /* --- added_tokens.c --------------------------------------------------------------------------- */
 
@@ -169,14 +318,24 @@ enum hd_err hd_token__added_split(const struct hd_tokenizer *tok,
 
 /* --- the handle ------------------------------------------------------------------------------- */
 
+enum hd_token__model { HD_MODEL_BPE, HD_MODEL_WORDPIECE, HD_MODEL_UNIGRAM };
+
 struct hd_tokenizer {
+    enum hd_token__model model;
     struct hd_token__vocab vocab;
+    /* WordPiece and Unigram */
+    struct hd_token__trie trie;
+    struct hd_token__charsmap charsmap;
+    struct hd_token__wordpiece wordpiece;
+    struct hd_token__unigram unigram;
+    struct hd_token__template single, pair;
+    /* BPE */
     struct hd_token__merges merges;
     int32_t byte_id[256]; /* -1 where the vocabulary lacks the byte */
     bool ignore_merges;   /* a word that is a token is that token (Llama 3) */
     struct hd_token__pretok pretok;
-    const UNormalizer2 *normalizer[HD_TOKEN_MAX_NORMALIZERS];
-    size_t n_normalizer;
+    struct hd_token__norm norm[HD_TOKEN_MAX_NORMALIZERS];
+    size_t n_norm;
     /* Those sought in the text as given, and those sought after normalising. */
     struct hd_token__added_set raw, normalized;
     int32_t bos;
@@ -190,6 +349,14 @@ struct hd_tokenizer {
 
 enum hd_err hd_token__load_json(struct hd_tokenizer *tok, const struct hd_store *store,
                                 struct hd_errmsg *msg);
+/* json_encoder.c: normaliser, pre-tokenizer and vocabulary of the models that are not byte-level.
+ */
+enum hd_err hd_token__json_normalizer(struct hd_tokenizer *tok, json_t *normalizer, int depth,
+                                      struct hd_errmsg *msg);
+enum hd_err hd_token__json_encoder(struct hd_tokenizer *tok, json_t *root, struct hd_errmsg *msg);
+enum hd_err hd_token__json_unsupported(struct hd_errmsg *msg, const char *what, const char *name);
+/* "Regex" or "String" as one regex for PCRE2, owned; NULL with a sentence where it is neither. */
+char *hd_token__json_pattern(json_t *pattern, struct hd_errmsg *msg);
 enum hd_err hd_token__load_gguf(struct hd_tokenizer *tok, const struct hd_store *store,
                                 struct hd_errmsg *msg);
 /* Adds an id to those that end generation; ignores -1, repetitions and more than fit. */

@@ -37,7 +37,7 @@ enum hd_err hd_tokenizer_new(struct hd_tokenizer **out, const struct hd_store *s
         hd_tokenizer_free(tok);
         return err;
     }
-    for (int byte = 0; byte < 256; byte++) {
+    for (int byte = 0; tok->model == HD_MODEL_BPE && byte < 256; byte++) {
         char c = (char)byte;
         tok->byte_id[byte] = hd_token__vocab_find(&tok->vocab, &c, 1);
     }
@@ -59,6 +59,11 @@ void hd_tokenizer_free(struct hd_tokenizer *tok)
     hd_token__vocab_dispose(&tok->vocab);
     hd_token__merges_dispose(&tok->merges);
     hd_token__pretok_dispose(&tok->pretok);
+    hd_token__trie_dispose(&tok->trie);
+    hd_token__charsmap_dispose(&tok->charsmap);
+    free(tok->unigram.score);
+    for (size_t i = 0; i < tok->n_norm; i++)
+        hd_token__norm_dispose(&tok->norm[i]);
     free(tok->raw.token);
     free(tok->normalized.token);
     free(tok->chat_template);
@@ -113,6 +118,10 @@ struct encoding {
 static enum hd_err encode_words(struct encoding *encoding, const char *text, size_t len)
 {
     struct hd_token__work work;
+    if (encoding->tok->model == HD_MODEL_WORDPIECE)
+        return hd_token__wordpiece(encoding->tok, encoding->out, text, len);
+    if (encoding->tok->model == HD_MODEL_UNIGRAM)
+        return hd_token__unigram(encoding->tok, encoding->out, text, len);
     enum hd_err err = hd_token__work_init(&work, encoding->tok, encoding->out, len);
     if (!err)
         err = hd_token__pretokenize(&work, text, len);
@@ -164,6 +173,22 @@ enum hd_err hd_tokenizer_encode(const struct hd_tokenizer *tok, struct hd_ids *o
     return err;
 }
 
+/* A piece of WordPiece or Unigram: ▁ is a space, <0x0A> with byte fallback a byte. */
+static enum hd_err put_piece(const struct hd_tokenizer *tok, struct hd_buf *out, int32_t id)
+{
+    const struct hd_token__entry *entry = &tok->vocab.entry[id];
+    const char *text = tok->vocab.blob.data + entry->at;
+    for (int byte = 0; tok->unigram.byte_fallback && entry->len == 6 && byte < 256; byte++)
+        if (tok->unigram.byte[byte] == id)
+            return hd_buf_putc(out, (char)byte);
+    for (size_t i = 0; i < entry->len;) {
+        bool space = entry->len - i >= 3 && !memcmp(text + i, "▁", 3);
+        hd_buf_putc(out, space ? ' ' : text[i]);
+        i += space ? 3 : 1;
+    }
+    return out->err;
+}
+
 enum hd_err hd_tokenizer_piece(const struct hd_tokenizer *tok, struct hd_buf *out, int32_t id,
                                bool special)
 {
@@ -172,7 +197,14 @@ enum hd_err hd_tokenizer_piece(const struct hd_tokenizer *tok, struct hd_buf *ou
     const struct hd_token__entry *entry = &tok->vocab.entry[id];
     if (!entry->flags || (entry->flags & HD_TOKEN_CONTROL && !special))
         return out->err;
+    if (tok->model != HD_MODEL_BPE && entry->flags & HD_TOKEN_NORMAL)
+        return put_piece(tok, out, id);
     return hd_buf_append(out, tok->vocab.blob.data + entry->at, entry->len);
+}
+
+bool hd_tokenizer_is_control(const struct hd_tokenizer *tok, int32_t id)
+{
+    return id >= 0 && (size_t)id < tok->vocab.n && tok->vocab.entry[id].flags & HD_TOKEN_CONTROL;
 }
 
 enum hd_err hd_tokenizer_decode(const struct hd_tokenizer *tok, struct hd_buf *out,
@@ -189,8 +221,10 @@ enum hd_err hd_tokenizer_decode(const struct hd_tokenizer *tok, struct hd_buf *o
         else
             err = hd_tokenizer_piece(tok, &bytes, ids[i], special);
     }
-    const char *text = hd_buf_str(&bytes);
-    size_t len = bytes.len;
+    /* The space in front of the first word is the tokenizer's own. */
+    bool led = tok->model != HD_MODEL_BPE && bytes.len && *bytes.data == ' ';
+    const char *text = hd_buf_str(&bytes) + led;
+    size_t len = bytes.len - led;
     if (!err)
         err = hd_token__repair(&owned, &text, &len);
     if (!err)

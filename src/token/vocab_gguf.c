@@ -1,4 +1,5 @@
-/* A tokenizer from a GGUF's own metadata (tokenizer.ggml.*, model "gpt2"). */
+/* A tokenizer from a GGUF's own metadata (tokenizer.ggml.*): byte-level BPE
+ * ("gpt2"), WordPiece ("bert") and Unigram ("t5"). */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,17 +10,31 @@
 enum { TYPE_NORMAL = 1, TYPE_UNKNOWN, TYPE_CONTROL, TYPE_USER, TYPE_UNUSED, TYPE_BYTE };
 
 static const char tokens_key[] = "tokenizer.ggml.tokens", types_key[] = "tokenizer.ggml.token_type",
-                  merges_key[] = "tokenizer.ggml.merges";
+                  merges_key[] = "tokenizer.ggml.merges", scores_key[] = "tokenizer.ggml.scores";
+
+/* A token that is text, as the model keeps it. */
+static enum hd_err add_normal(struct hd_tokenizer *tok, size_t id, const char *text, size_t len,
+                              double score)
+{
+    bool first = len >= 3 && !memcmp(text, "▁", 3);
+    if (tok->model == HD_MODEL_UNIGRAM)
+        return hd_token__unigram_set(tok, id, text, len, score, HD_TOKEN_NORMAL);
+    if (tok->model == HD_MODEL_WORDPIECE)
+        return hd_token__wordpiece_set(tok, id, text + 3 * first, len - 3 * first, !first);
+    return hd_token__vocab_set_normal(&tok->vocab, id, text, len);
+}
 
 static enum hd_err add_token(struct hd_tokenizer *tok, size_t id, int type, const char *text,
-                             size_t len)
+                             size_t len, double score)
 {
     struct hd_token__added added = {.id = (int32_t)id};
     unsigned flags = HD_TOKEN_ADDED;
     if (type == TYPE_UNUSED)
         return hd_token__vocab_set(&tok->vocab, id, text, len, HD_TOKEN_ABSENT);
+    if (type == TYPE_BYTE && tok->model != HD_MODEL_BPE)
+        return hd_token__vocab_set(&tok->vocab, id, text, len, HD_TOKEN_ADDED);
     if (type != TYPE_CONTROL && type != TYPE_UNKNOWN && type != TYPE_USER)
-        return hd_token__vocab_set_normal(&tok->vocab, id, text, len);
+        return add_normal(tok, id, text, len, score);
     if (type != TYPE_USER)
         flags |= HD_TOKEN_CONTROL;
     enum hd_err err = hd_token__vocab_set(&tok->vocab, id, text, len, flags);
@@ -30,7 +45,7 @@ static enum hd_err read_tokens(struct hd_tokenizer *tok, const struct hd_store *
                                struct hd_errmsg *msg)
 {
     int elem;
-    uint64_t n, n_type = 0, cursor = 0;
+    uint64_t n, n_type = 0, n_score = 0, cursor = 0;
     const char *text;
     size_t len;
     enum hd_err err = HD_OK;
@@ -43,15 +58,22 @@ static enum hd_err read_tokens(struct hd_tokenizer *tok, const struct hd_store *
     if (hd_store_array(store, types_key, &elem, &n_type) && n_type != n)
         return hd_fail(msg, HD_ERR_FORMAT, "%s: %s has %llu entries, %s %llu", hd_store_path(store),
                        types_key, (unsigned long long)n_type, tokens_key, (unsigned long long)n);
+    if (tok->model == HD_MODEL_UNIGRAM &&
+        (!hd_store_array(store, scores_key, &elem, &n_score) || n_score != n))
+        return hd_fail(msg, HD_ERR_FORMAT, "%s: %s has %llu entries, %s %llu", hd_store_path(store),
+                       scores_key, (unsigned long long)n_score, tokens_key, (unsigned long long)n);
     for (size_t id = 0; id < n && !err; id++) {
-        double type = TYPE_NORMAL;
+        double type = TYPE_NORMAL, score = 0;
         if (!hd_store_array_next_str(store, tokens_key, &cursor, &text, &len))
             return hd_fail(msg, HD_ERR_FORMAT, "%s: %s ends at %zu", hd_store_path(store),
                            tokens_key, id);
         hd_store_array_f64(store, types_key, id, &type);
-        err = add_token(tok, id, type >= 1 && type <= 6 ? (int)type : TYPE_NORMAL, text, len);
+        if (tok->model == HD_MODEL_UNIGRAM)
+            hd_store_array_f64(store, scores_key, id, &score);
+        err =
+            add_token(tok, id, type >= 1 && type <= 6 ? (int)type : TYPE_NORMAL, text, len, score);
     }
-    if (!err)
+    if (!err && tok->model == HD_MODEL_BPE)
         err = hd_token__vocab_index(&tok->vocab);
     return err ? hd_fail(msg, err, "%s: vocabulary: %s", hd_store_path(store), hd_err_text(err))
                : HD_OK;
@@ -108,18 +130,105 @@ static void read_special_ids(struct hd_tokenizer *tok, const struct hd_store *st
     hd_token__add_end(tok, id_at(tok, store, "tokenizer.ggml.eom_token_id"));
 }
 
-enum hd_err hd_token__load_gguf(struct hd_tokenizer *tok, const struct hd_store *store,
+/* --- encoders --------------------------------------------------------------------------------- */
+
+/* An id by its key, else by the text that it has in every such vocabulary. */
+static int32_t id_or_text(const struct hd_tokenizer *tok, const struct hd_store *store,
+                          const char *key, const char *text)
+{
+    int32_t id = id_at(tok, store, key);
+    return id >= 0 ? id : hd_tokenizer_special(tok, text);
+}
+
+static enum hd_err load_wordpiece(struct hd_tokenizer *tok, const struct hd_store *store,
+                                  struct hd_errmsg *msg)
+{
+    struct hd_token__norm norm = {
+        .kind = HD_NORM_BERT, .clean = true, .chinese = true, .accents = true, .lower = true};
+    tok->wordpiece.bert_split = true;
+    tok->wordpiece.max_chars = 100;
+    enum hd_err err = hd_token__norm_push(tok, &norm);
+    if (!err)
+        err = read_tokens(tok, store, msg);
+    if (err)
+        return err;
+    int32_t cls = id_or_text(tok, store, "tokenizer.ggml.cls_token_id", "[CLS]");
+    /* The key is spelt like this in every file. */
+    int32_t sep = id_or_text(tok, store, "tokenizer.ggml.seperator_token_id", "[SEP]");
+    tok->wordpiece.unk = id_or_text(tok, store, "tokenizer.ggml.unknown_token_id", "[UNK]");
+    if (cls < 0 || sep < 0 || tok->wordpiece.unk < 0)
+        return hd_fail(msg, HD_ERR_FORMAT, "%s: no [CLS], [SEP] and [UNK] among its tokens",
+                       hd_store_path(store));
+    tok->bos = cls;
+    hd_token__template_ids(tok, cls, sep, -1, 1);
+    err = hd_token__wordpiece_finish(tok);
+    return err ? hd_fail(msg, err, "%s: vocabulary: %s", hd_store_path(store), hd_err_text(err))
+               : HD_OK;
+}
+
+/* llama.cpp's converter writes the bytes as i8 or u8, older ones as another integer type. */
+static enum hd_err read_charsmap(struct hd_tokenizer *tok, const struct hd_store *store,
+                                 struct hd_errmsg *msg)
+{
+    static const char key[] = "tokenizer.ggml.precompiled_charsmap";
+    int elem;
+    uint64_t n;
+    double value;
+    if (!hd_store_array(store, key, &elem, &n) || !n)
+        return HD_OK;
+    uint8_t *bytes = n <= HD_TOKEN_MAX_CHARSMAP ? malloc(n) : NULL;
+    enum hd_err err = bytes ? HD_OK : HD_ERR_LIMIT;
+    for (uint64_t i = 0; i < n && !err; i++) {
+        if (hd_store_array_f64(store, key, i, &value) && value >= -128 && value <= 255)
+            bytes[i] = (uint8_t)(int)value;
+        else
+            err = HD_ERR_FORMAT;
+    }
+    if (!err)
+        err = hd_token__charsmap_init(&tok->charsmap, bytes, n);
+    free(bytes);
+    return err ? hd_fail(msg, err, "%s: %s: %s", hd_store_path(store), key, hd_err_text(err))
+               : HD_OK;
+}
+
+static enum hd_err load_unigram(struct hd_tokenizer *tok, const struct hd_store *store,
                                 struct hd_errmsg *msg)
 {
-    const char *model, *pre = "", *template;
-    size_t n_model, n_pre = 0, n_template;
+    struct hd_token__norm norm = {.kind = HD_NORM_SENTENCEPIECE, .prefix = true, .merge = true};
+    bool add_bos = false, add_eos = true;
+    hd_store_bool(store, "tokenizer.ggml.add_space_prefix", &norm.prefix);
+    hd_store_bool(store, "tokenizer.ggml.remove_extra_whitespaces", &norm.merge);
+    hd_store_bool(store, "tokenizer.ggml.add_bos_token", &add_bos);
+    hd_store_bool(store, "tokenizer.ggml.add_eos_token", &add_eos);
+    tok->unigram.prepend = HD_PREPEND_NEVER;
+    tok->unigram.meta_split = true;
+    enum hd_err err = read_charsmap(tok, store, msg);
+    if (!err)
+        err = hd_token__norm_push(tok, &norm);
+    if (!err)
+        err = read_tokens(tok, store, msg);
+    if (err)
+        return err;
+    tok->unigram.unk = id_or_text(tok, store, "tokenizer.ggml.unknown_token_id", "<unk>");
+    if (tok->unigram.unk < 0)
+        return hd_fail(msg, HD_ERR_FORMAT, "%s: no <unk> among its tokens", hd_store_path(store));
+    int32_t bos = add_bos ? id_or_text(tok, store, "tokenizer.ggml.bos_token_id", "<s>") : -1;
+    int32_t eos = add_eos ? id_or_text(tok, store, "tokenizer.ggml.eos_token_id", "</s>") : -1;
+    tok->bos = bos;
+    hd_token__template_ids(tok, bos, eos, bos >= 0 ? eos : -1, 0);
+    err = hd_token__unigram_finish(tok);
+    return err ? hd_fail(msg, err, "%s: vocabulary: %s", hd_store_path(store), hd_err_text(err))
+               : HD_OK;
+}
+
+/* --- all -------------------------------------------------------------------------------------- */
+
+static enum hd_err load_bpe(struct hd_tokenizer *tok, const struct hd_store *store,
+                            struct hd_errmsg *msg)
+{
+    const char *pre = "";
+    size_t n_pre = 0;
     struct hd_errmsg why = {0};
-    if (!hd_store_str(store, "tokenizer.ggml.model", &model, &n_model))
-        return hd_fail(msg, HD_ERR_NOTFOUND, "%s: no tokenizer in this file", hd_store_path(store));
-    if (n_model != 4 || memcmp(model, "gpt2", 4) != 0)
-        return hd_fail(msg, HD_ERR_UNSUPPORTED,
-                       "%s: tokenizer.ggml.model \"%.*s\": only byte-level BPE (gpt2) is read",
-                       hd_store_path(store), (int)(n_model < 32 ? n_model : 32), model);
     hd_store_str(store, "tokenizer.ggml.pre", &pre, &n_pre);
     enum hd_err err = hd_token__pretok_named(tok, pre, n_pre, &why);
     if (err)
@@ -127,9 +236,37 @@ enum hd_err hd_token__load_gguf(struct hd_tokenizer *tok, const struct hd_store 
     err = read_tokens(tok, store, msg);
     if (!err)
         err = read_merges(tok, store, msg);
+    if (!err)
+        read_special_ids(tok, store, pre, n_pre);
+    return err;
+}
+
+enum hd_err hd_token__load_gguf(struct hd_tokenizer *tok, const struct hd_store *store,
+                                struct hd_errmsg *msg)
+{
+    static const struct {
+        const char *name;
+        enum hd_token__model model;
+        enum hd_err (*load)(struct hd_tokenizer *, const struct hd_store *, struct hd_errmsg *);
+    } models[] = {{"gpt2", HD_MODEL_BPE, load_bpe},
+                  {"bert", HD_MODEL_WORDPIECE, load_wordpiece},
+                  {"t5", HD_MODEL_UNIGRAM, load_unigram}};
+    const char *model, *template;
+    size_t n_model, n_template;
+    enum hd_err err = HD_ERR_UNSUPPORTED;
+    if (!hd_store_str(store, "tokenizer.ggml.model", &model, &n_model))
+        return hd_fail(msg, HD_ERR_NOTFOUND, "%s: no tokenizer in this file", hd_store_path(store));
+    size_t i = 0, n = sizeof models / sizeof *models;
+    while (i < n && (strlen(models[i].name) != n_model || memcmp(models[i].name, model, n_model)))
+        i++;
+    if (i == n)
+        return hd_fail(msg, err,
+                       "%s: tokenizer.ggml.model \"%.*s\": not supported (read are gpt2, bert, t5)",
+                       hd_store_path(store), (int)(n_model < 32 ? n_model : 32), model);
+    tok->model = models[i].model;
+    err = models[i].load(tok, store, msg);
     if (err)
         return err;
-    read_special_ids(tok, store, pre, n_pre);
     if (hd_store_str(store, "tokenizer.chat_template", &template, &n_template) &&
         n_template < HD_TOKEN_MAX_TEMPLATE)
         tok->chat_template = strndup(template, n_template);

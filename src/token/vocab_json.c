@@ -11,33 +11,6 @@ static const char *type_of(json_t *object)
     return type ? type : "";
 }
 
-static enum hd_err unsupported(struct hd_errmsg *msg, const char *what, const char *name)
-{
-    return hd_fail(msg, HD_ERR_UNSUPPORTED, "tokenizer.json: %s \"%.64s\": not supported", what,
-                   name);
-}
-
-/* --- normalizer ------------------------------------------------------------------------------- */
-
-static enum hd_err read_normalizer(struct hd_tokenizer *tok, json_t *normalizer, int depth,
-                                   struct hd_errmsg *msg)
-{
-    if (!normalizer || json_is_null(normalizer))
-        return HD_OK;
-    if (!strcmp(type_of(normalizer), "Sequence") && depth < 4) {
-        json_t *list = json_object_get(normalizer, "normalizers");
-        for (size_t i = 0; i < json_array_size(list); i++) {
-            enum hd_err err = read_normalizer(tok, json_array_get(list, i), depth + 1, msg);
-            if (err)
-                return err;
-        }
-        return HD_OK;
-    }
-    return hd_token__normalizer_add(tok, type_of(normalizer))
-               ? unsupported(msg, "normalizer", type_of(normalizer))
-               : HD_OK;
-}
-
 /* --- pre_tokenizer ---------------------------------------------------------------------------- */
 
 static enum hd_err add_regex(struct hd_tokenizer *tok, const char *regex, bool removes,
@@ -51,23 +24,16 @@ static enum hd_err add_regex(struct hd_tokenizer *tok, const char *regex, bool r
 static enum hd_err read_split(struct hd_tokenizer *tok, json_t *split, struct hd_errmsg *msg)
 {
     json_t *pattern = json_object_get(split, "pattern");
-    const char *regex = json_string_value(json_object_get(pattern, "Regex"));
-    const char *literal = json_string_value(json_object_get(pattern, "String"));
     const char *behavior = json_string_value(json_object_get(split, "behavior"));
     bool inverted = json_is_true(json_object_get(split, "invert"));
     bool removes = behavior && !strcmp(behavior, "Removed");
-    char *quoted = NULL;
     if (!removes && (!behavior || strcmp(behavior, "Isolated") != 0))
-        return unsupported(msg, "Split behavior", behavior ? behavior : "(none)");
-    if (!regex && literal) {
-        if (strstr(literal, "\\E") || asprintf(&quoted, "\\Q%s\\E", literal) < 0)
-            return unsupported(msg, "Split pattern", literal);
-        regex = quoted;
-    }
+        return hd_token__json_unsupported(msg, "Split behavior", behavior ? behavior : "(none)");
+    char *regex = hd_token__json_pattern(pattern, msg);
     if (!regex)
-        return hd_fail(msg, HD_ERR_FORMAT, "tokenizer.json: a Split without a pattern");
+        return HD_ERR_UNSUPPORTED;
     enum hd_err err = add_regex(tok, regex, removes, inverted, msg);
-    free(quoted);
+    free(regex);
     return err;
 }
 
@@ -77,7 +43,7 @@ static enum hd_err read_pretokenizer(struct hd_tokenizer *tok, json_t *step, int
 {
     const char *type = type_of(step);
     if (*byte_level)
-        return unsupported(msg, "pre_tokenizer after ByteLevel", type);
+        return hd_token__json_unsupported(msg, "pre_tokenizer after ByteLevel", type);
     if (!strcmp(type, "Sequence") && depth < 4) {
         json_t *list = json_object_get(step, "pretokenizers");
         enum hd_err err = HD_OK;
@@ -92,10 +58,10 @@ static enum hd_err read_pretokenizer(struct hd_tokenizer *tok, json_t *step, int
             tok, json_is_true(json_object_get(step, "individual_digits")) ? "\\p{N}" : "\\p{N}+",
             false, false, msg);
     if (strcmp(type, "ByteLevel") != 0)
-        return unsupported(msg, "pre_tokenizer", type);
+        return hd_token__json_unsupported(msg, "pre_tokenizer", type);
     *byte_level = true;
     if (json_is_true(json_object_get(step, "add_prefix_space")))
-        return unsupported(msg, "ByteLevel", "add_prefix_space");
+        return hd_token__json_unsupported(msg, "ByteLevel", "add_prefix_space");
     if (json_is_false(json_object_get(step, "use_regex")))
         return HD_OK;
     return add_regex(tok, hd_token__gpt2_regex, false, false, msg);
@@ -108,16 +74,16 @@ static enum hd_err check_model(json_t *model, struct hd_errmsg *msg)
 {
     static const char *const texts[] = {"continuing_subword_prefix", "end_of_word_suffix"};
     if (strcmp(type_of(model), "BPE") != 0)
-        return unsupported(msg, "model", type_of(model));
+        return hd_token__json_unsupported(msg, "model", type_of(model));
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         const char *text = json_string_value(json_object_get(model, texts[i]));
         if (text && *text)
-            return unsupported(msg, texts[i], text);
+            return hd_token__json_unsupported(msg, texts[i], text);
     }
     if (json_number_value(json_object_get(model, "dropout")) > 0)
-        return unsupported(msg, "model", "dropout");
+        return hd_token__json_unsupported(msg, "model", "dropout");
     if (json_is_true(json_object_get(model, "byte_fallback")))
-        return unsupported(msg, "model", "byte_fallback");
+        return hd_token__json_unsupported(msg, "model", "byte_fallback");
     return HD_OK;
 }
 
@@ -218,32 +184,21 @@ static int32_t named_token(const struct hd_tokenizer *tok, json_t *token)
     return text ? hd_tokenizer_special(tok, text) : -1;
 }
 
-/* The special token that the post-processor puts first, or -1. */
-static int32_t template_bos(const struct hd_tokenizer *tok, json_t *post, int depth)
+/* The special token that the template puts first, or -1. */
+static int32_t template_bos(const struct hd_tokenizer *tok)
 {
-    if (!strcmp(type_of(post), "TemplateProcessing")) {
-        json_t *first = json_array_get(json_object_get(post, "single"), 0);
-        const char *text =
-            json_string_value(json_object_get(json_object_get(first, "SpecialToken"), "id"));
-        return text ? hd_tokenizer_special(tok, text) : -1;
-    }
-    json_t *list = depth < 4 ? json_object_get(post, "processors") : NULL;
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        int32_t id = template_bos(tok, json_array_get(list, i), depth + 1);
-        if (id >= 0)
-            return id;
-    }
-    return -1;
+    const struct hd_token__part *first = &tok->single.part[0];
+    return tok->single.n && first->kind == HD_PART_SPECIAL ? first->id : -1;
 }
 
-static void read_bos(struct hd_tokenizer *tok, json_t *root, json_t *config)
+static void read_bos(struct hd_tokenizer *tok, json_t *config)
 {
     json_t *add_bos = json_object_get(config, "add_bos_token");
     const char *class = json_string_value(json_object_get(config, "tokenizer_class"));
     int32_t named = named_token(tok, json_object_get(config, "bos_token"));
     if (json_is_false(add_bos))
         return;
-    tok->bos = template_bos(tok, json_object_get(root, "post_processor"), 0);
+    tok->bos = template_bos(tok);
     if (tok->bos < 0 && (json_is_true(add_bos) || (class && !strncmp(class, "Llama", 5))))
         tok->bos = named;
 }
@@ -276,34 +231,60 @@ static enum hd_err read_template(struct hd_tokenizer *tok, json_t *config)
     return tok->chat_template ? HD_OK : HD_ERR_NOMEM;
 }
 
+static enum hd_err read_bpe(struct hd_tokenizer *tok, json_t *root, struct hd_errmsg *msg)
+{
+    json_t *model = json_object_get(root, "model");
+    bool byte_level = false;
+    enum hd_err err = check_model(model, msg);
+    if (!err)
+        err = hd_token__json_normalizer(tok, json_object_get(root, "normalizer"), 0, msg);
+    if (!err)
+        err = read_pretokenizer(tok, json_object_get(root, "pre_tokenizer"), 0, &byte_level, msg);
+    if (!err && !byte_level)
+        err = hd_token__json_unsupported(msg, "pre_tokenizer without", "ByteLevel");
+    if (!err)
+        err = read_vocab(tok, model, msg);
+    if (!err && hd_token__vocab_index(&tok->vocab))
+        err = hd_fail(msg, HD_ERR_NOMEM, "tokenizer.json: out of memory");
+    if (!err)
+        err = read_merges(tok, model, msg);
+    tok->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
+    return err;
+}
+
+static enum hd_err read_model(struct hd_tokenizer *tok, json_t *root, struct hd_errmsg *msg)
+{
+    const char *type = type_of(json_object_get(root, "model"));
+    enum hd_err err;
+    if (!strcmp(type, "WordPiece"))
+        tok->model = HD_MODEL_WORDPIECE;
+    else if (!strcmp(type, "Unigram"))
+        tok->model = HD_MODEL_UNIGRAM;
+    err = tok->model == HD_MODEL_BPE ? read_bpe(tok, root, msg)
+                                     : hd_token__json_encoder(tok, root, msg);
+    if (!err)
+        err = read_added(tok, json_object_get(root, "added_tokens"), msg);
+    if (!err && tok->model == HD_MODEL_WORDPIECE)
+        err = hd_token__wordpiece_finish(tok);
+    if (!err && tok->model == HD_MODEL_UNIGRAM)
+        err = hd_token__unigram_finish(tok);
+    return err;
+}
+
 enum hd_err hd_token__load_json(struct hd_tokenizer *tok, const struct hd_store *store,
                                 struct hd_errmsg *msg)
 {
     json_t *root = hd_store_tokenizer(store), *config = hd_store_tokenizer_config(store);
-    json_t *model = json_object_get(root, "model");
     struct hd_errmsg why = {0};
-    bool byte_level = false;
     if (!root)
         return hd_fail(msg, HD_ERR_NOTFOUND, "%s: no tokenizer.json", hd_store_path(store));
-    enum hd_err err = check_model(model, &why);
+    enum hd_err err = read_model(tok, root, &why);
     if (!err)
-        err = read_normalizer(tok, json_object_get(root, "normalizer"), 0, &why);
-    if (!err)
-        err = read_pretokenizer(tok, json_object_get(root, "pre_tokenizer"), 0, &byte_level, &why);
-    if (!err && !byte_level)
-        err = unsupported(&why, "pre_tokenizer without", "ByteLevel");
-    if (!err)
-        err = read_vocab(tok, model, &why);
-    if (!err && hd_token__vocab_index(&tok->vocab))
-        err = hd_fail(&why, HD_ERR_NOMEM, "tokenizer.json: out of memory");
-    if (!err)
-        err = read_merges(tok, model, &why);
-    if (!err)
-        err = read_added(tok, json_object_get(root, "added_tokens"), &why);
+        err = hd_token__template_json(tok, json_object_get(root, "post_processor"), &why);
     if (err)
-        return hd_fail(msg, err, "%s/%.300s", hd_store_path(store), why.text);
-    tok->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
-    read_bos(tok, root, config);
+        return hd_fail(msg, err, "%s/%.300s", hd_store_path(store),
+                       *why.text ? why.text : "tokenizer.json: out of memory");
+    read_bos(tok, config);
     hd_token__add_end(tok, named_token(tok, json_object_get(config, "eos_token")));
     read_end_ids(tok, hd_store_generation_config(store));
     read_end_ids(tok, hd_store_config(store));

@@ -262,7 +262,7 @@ static void refuses_tokenizers_it_cannot_follow(void **state)
     refuses("model", "merges", "[\"a zzz\"]", "not in the vocabulary");
     refuses("model", "merges", "[[\"a\"]]", "merge 0");
     refuses("model", "merges", "[7]", "merge 0");
-    refuses("", "normalizer", "{\"type\":\"Prepend\"}", "Prepend");
+    refuses("", "normalizer", "{\"type\":\"Nmt\"}", "Nmt");
     refuses("", "pre_tokenizer", "null", "pre_tokenizer");
     refuses("", "pre_tokenizer", "{\"type\":\"Metaspace\"}", "Metaspace");
     refuses("", "pre_tokenizer", "{\"type\":\"ByteLevel\",\"add_prefix_space\":true}",
