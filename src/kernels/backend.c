@@ -224,6 +224,31 @@ void hd_op_add(struct hd_stream *s, struct hd_tensor x, struct hd_tensor y)
     s->backend->ops->add(s, x, y);
 }
 
+void hd_op_layer_norm(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                      struct hd_tensor gain, struct hd_tensor bias, float eps)
+{
+    s->backend->ops->layer_norm(s, out, in, gain, bias, eps);
+}
+
+void hd_op_activate(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                    enum hd_activation f)
+{
+    s->backend->ops->activate(s, out, in, f);
+}
+
+void hd_op_attention_all(struct hd_stream *s, struct hd_tensor out, struct hd_tensor q,
+                         struct hd_tensor k, struct hd_tensor v, float scale,
+                         const struct hd_seq_rows *seqs, int n_seq)
+{
+    s->backend->ops->attention_all(s, out, q, k, v, scale, seqs, n_seq);
+}
+
+void hd_op_mean_rows(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                     const struct hd_seq_rows *seqs, int n_seq)
+{
+    s->backend->ops->mean_rows(s, out, in, seqs, n_seq);
+}
+
 void hd_op_gather_rows(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
                        const int32_t *rows, int64_t n)
 {

@@ -155,6 +155,32 @@ void hd_op_silu_mul(struct hd_stream *s, struct hd_tensor out, struct hd_tensor 
                     struct hd_tensor up);
 /* x += y, [n, m]. */
 void hd_op_add(struct hd_stream *s, struct hd_tensor x, struct hd_tensor y);
+/* Encoders. out = (in - mean) / sqrt(variance + eps) · gain + bias, by rows of ne[0] of a matrix;
+ * out may be in. gain, bias: F32 [ne0]. */
+void hd_op_layer_norm(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                      struct hd_tensor gain, struct hd_tensor bias, float eps);
+
+enum hd_activation {
+    HD_ACT_GELU,      /* x · Φ(x), Φ by erf */
+    HD_ACT_GELU_TANH, /* its approximation by tanh (Hendrycks & Gimpel 2016) */
+    HD_ACT_RELU,
+    HD_ACT_SILU,
+    HD_ACT_TANH,
+};
+/* out = f(in), elementwise, [n, m]. out may be in. */
+void hd_op_activate(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                    enum hd_activation f);
+
+/* Attention without a cache: every row of a sequence sees all rows of it, before and behind.
+ * q, k, v, out [n, n_head, dim] F32, strides free; of seqs begin and n count. */
+void hd_op_attention_all(struct hd_stream *s, struct hd_tensor out, struct hd_tensor q,
+                         struct hd_tensor k, struct hd_tensor v, float scale,
+                         const struct hd_seq_rows *seqs, int n_seq);
+
+/* out[i] = mean of the rows of seqs[i]. out [n_seq, m], in [n, m]. */
+void hd_op_mean_rows(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                     const struct hd_seq_rows *seqs, int n_seq);
+
 /* out[i] = in[rows[i]]. */
 void hd_op_gather_rows(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
                        const int32_t *rows, int64_t n);

@@ -29,6 +29,13 @@ struct hd_ops {
                       struct hd_tensor, float, const struct hd_seq_rows *, int, enum hd_form);
     void (*silu_mul)(struct hd_stream *, struct hd_tensor, struct hd_tensor, struct hd_tensor);
     void (*add)(struct hd_stream *, struct hd_tensor, struct hd_tensor);
+    void (*layer_norm)(struct hd_stream *, struct hd_tensor, struct hd_tensor, struct hd_tensor,
+                       struct hd_tensor, float);
+    void (*activate)(struct hd_stream *, struct hd_tensor, struct hd_tensor, enum hd_activation);
+    void (*attention_all)(struct hd_stream *, struct hd_tensor, struct hd_tensor, struct hd_tensor,
+                          struct hd_tensor, float, const struct hd_seq_rows *, int);
+    void (*mean_rows)(struct hd_stream *, struct hd_tensor, struct hd_tensor,
+                      const struct hd_seq_rows *, int);
     void (*gather_rows)(struct hd_stream *, struct hd_tensor, struct hd_tensor, const int32_t *,
                         int64_t);
     void (*route)(struct hd_stream *, struct hd_tensor, struct hd_tensor, struct hd_tensor,

@@ -44,6 +44,15 @@ void hd_ref_attention(struct hd_stream *s, struct hd_tensor out, struct hd_tenso
 void hd_ref_silu_mul(struct hd_stream *s, struct hd_tensor out, struct hd_tensor gate,
                      struct hd_tensor up);
 void hd_ref_add(struct hd_stream *s, struct hd_tensor x, struct hd_tensor y);
+void hd_ref_layer_norm(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                       struct hd_tensor gain, struct hd_tensor bias, float eps);
+void hd_ref_activate(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                     enum hd_activation f);
+void hd_ref_attention_all(struct hd_stream *s, struct hd_tensor out, struct hd_tensor q,
+                          struct hd_tensor k, struct hd_tensor v, float scale,
+                          const struct hd_seq_rows *seqs, int n_seq);
+void hd_ref_mean_rows(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                      const struct hd_seq_rows *seqs, int n_seq);
 void hd_ref_gather_rows(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
                         const int32_t *rows, int64_t n);
 void hd_ref_route(struct hd_stream *s, struct hd_tensor ids, struct hd_tensor weights,

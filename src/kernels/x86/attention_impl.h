@@ -26,6 +26,7 @@ enum {
 struct attention_job {
     const struct hd_tensor *out, *q, *k, *v;
     float scale;
+    bool all; /* no cache: k and v are the sequences' own rows, and each row sees all of them */
     const struct hd_seq_rows *seqs;
     int n_seq;
     const int64_t *first_task; /* [n_seq + 1] */
@@ -213,7 +214,8 @@ INLINE void rows_block(const struct attention_job *job, const struct rows *x, in
     }
     scores(weight, q, x->k_columns, job->k->ne[0], N);
     for (int i = 0; i < N; i++) {
-        int64_t sees = x->seq->pos + x->first_token + (r + i) / x->heads + 1 - base;
+        int64_t sees =
+            (job->all ? x->seq->n : x->seq->pos + x->first_token + (r + i) / x->heads + 1) - base;
         shrink[i] = soften(weight[i], sees, job->scale, &x->max[r + i], &x->sum[r + i]);
     }
     for (; d + TOKEN_VECS * VW <= stride; d += TOKEN_VECS * VW)
@@ -225,11 +227,23 @@ INLINE void rows_block(const struct attention_job *job, const struct rows *x, in
 /* --- a task
  * ------------------------------------------------------------------------------------------ */
 
+/* Where the block of positions from `base` on begins. Without a cache, rows in the batch's order
+ * have the strides of one. */
+static const uint8_t *block_at(const struct attention_job *job, const struct hd_tensor *cache,
+                               const struct rows *x, int64_t base)
+{
+    if (!job->all)
+        return hd_kv_row(cache, x->seq->table, base, x->kv_head);
+    return cache->buffer->data + cache->offset + (size_t)x->kv_head * cache->nb[2] +
+           (size_t)(x->seq->begin + base) * cache->nb[1];
+}
+
 static void attend(const struct attention_job *job, struct rows *x)
 {
     int64_t stride = (int64_t)hd_round_up((size_t)job->v->ne[0], VW);
     int64_t first_pos = x->seq->pos + x->first_token;
-    int64_t end_pos = first_pos + (x->n_row - 1) / x->heads + 1; /* one past the last row's */
+    /* one past the last row's */
+    int64_t end_pos = job->all ? x->seq->n : first_pos + (x->n_row - 1) / x->heads + 1;
     memset(x->acc, 0, (size_t)(x->n_row * stride) * sizeof(float));
     for (int64_t r = 0; r < x->n_row; r++) {
         x->max[r] = -INFINITY;
@@ -237,10 +251,10 @@ static void attend(const struct attention_job *job, struct rows *x)
     }
     for (int64_t base = 0; base < end_pos; base += HD_KV_BLOCK) {
         int64_t count = end_pos - base;
-        load_keys(x->k_columns, job->k, hd_kv_row(job->k, x->seq->table, base, x->kv_head), count);
-        load_values(x->v_rows, job->v, hd_kv_row(job->v, x->seq->table, base, x->kv_head), count);
+        load_keys(x->k_columns, job->k, block_at(job, job->k, x, base), count);
+        load_values(x->v_rows, job->v, block_at(job, job->v, x, base), count);
         /* Rows of positions before this block are through. */
-        int64_t r = base > first_pos ? (base - first_pos) * x->heads : 0;
+        int64_t r = !job->all && base > first_pos ? (base - first_pos) * x->heads : 0;
         for (; r + QUERIES <= x->n_row; r += QUERIES)
             rows_block(job, x, r, base, QUERIES);
         for (; r + 2 <= x->n_row; r += 2)
@@ -296,17 +310,13 @@ static void cut_tasks(struct attention_job *job, int threads, int64_t n_row)
     job->tokens = TASK_ROWS / job->heads;
 }
 
-void ISA(attention)(struct hd_stream *s, struct hd_tensor out, struct hd_tensor q,
-                    struct hd_tensor k, struct hd_tensor v, float scale,
-                    const struct hd_seq_rows *seqs, int n_seq, enum hd_form form)
+static void run(struct hd_stream *s, struct attention_job job)
 {
-    struct attention_job job = {
-        .out = &out, .q = &q, .k = &k, .v = &v, .scale = scale, .seqs = seqs, .n_seq = n_seq};
-    int threads = hd_pool_threads(s->pool);
+    int threads = hd_pool_threads(s->pool), n_seq = job.n_seq;
     int64_t n_row = 0;
     int64_t *first = hd_stream_scratch(s, HD_SCRATCH_GROUPS, (size_t)(n_seq + 1) * sizeof *first);
-    size_t stride = hd_round_up((size_t)v.ne[0], VW);
-    job.scratch_bytes = (2 * TASK_ROWS + (size_t)k.ne[0] * HD_KV_BLOCK + stride * HD_KV_BLOCK +
+    size_t stride = hd_round_up((size_t)job.v->ne[0], VW);
+    job.scratch_bytes = (2 * TASK_ROWS + (size_t)job.k->ne[0] * HD_KV_BLOCK + stride * HD_KV_BLOCK +
                          stride * TASK_ROWS) *
                         sizeof(float);
     job.scratch_bytes = hd_round_up(job.scratch_bytes, 64);
@@ -314,13 +324,50 @@ void ISA(attention)(struct hd_stream *s, struct hd_tensor out, struct hd_tensor 
     if (!first || !job.scratch)
         return;
     for (int i = 0; i < n_seq; i++)
-        n_row += seqs[i].n;
-    job.group = q.ne[1] / k.ne[2];
+        n_row += job.seqs[i].n;
+    int64_t n_kv = job.k->ne[2];
+    job.group = job.q->ne[1] / n_kv;
     cut_tasks(&job, threads, n_row);
     int64_t splits = (job.group + job.heads - 1) / job.heads;
     first[0] = 0;
     for (int i = 0; i < n_seq; i++)
-        first[i + 1] = first[i] + (seqs[i].n + job.tokens - 1) / job.tokens * k.ne[2] * splits;
+        first[i + 1] = first[i] + (job.seqs[i].n + job.tokens - 1) / job.tokens * n_kv * splits;
     job.first_task = first;
     hd_pool_run(s->pool, (size_t)first[n_seq], 1, attention_task, &job);
+}
+
+void ISA(attention)(struct hd_stream *s, struct hd_tensor out, struct hd_tensor q,
+                    struct hd_tensor k, struct hd_tensor v, float scale,
+                    const struct hd_seq_rows *seqs, int n_seq, enum hd_form form)
+{
+    struct attention_job job = {
+        .out = &out, .q = &q, .k = &k, .v = &v, .scale = scale, .seqs = seqs, .n_seq = n_seq};
+    run(s, job);
+}
+
+/* Rows [n, n_head, dim] with the dimensions in a cache's order. */
+static struct hd_tensor as_cache(struct hd_tensor rows)
+{
+    struct hd_tensor t = rows;
+    t.ne[1] = HD_KV_BLOCK;
+    t.nb[1] = rows.nb[2];
+    t.ne[2] = rows.ne[1];
+    t.nb[2] = rows.nb[1];
+    return t;
+}
+
+void ISA(attention_all)(struct hd_stream *s, struct hd_tensor out, struct hd_tensor q,
+                        struct hd_tensor k, struct hd_tensor v, float scale,
+                        const struct hd_seq_rows *seqs, int n_seq)
+{
+    struct hd_tensor keys = as_cache(k), values = as_cache(v);
+    struct attention_job job = {.out = &out,
+                                .q = &q,
+                                .k = &keys,
+                                .v = &values,
+                                .scale = scale,
+                                .all = true,
+                                .seqs = seqs,
+                                .n_seq = n_seq};
+    run(s, job);
 }

@@ -9,7 +9,9 @@
         .matmul_heads = hd_x86_matmul_heads, .rope = hd_ref_rope,                                  \
         .kv_write = hd_x86_kv_write_##isa, .kv_read = hd_ref_kv_read,                              \
         .attention = hd_x86_attention_##isa, .silu_mul = hd_x86_silu_mul_##isa,                    \
-        .add = hd_x86_add_##isa, .gather_rows = hd_ref_gather_rows, .route = hd_ref_route,         \
+        .add = hd_x86_add_##isa, .layer_norm = hd_x86_layer_norm_##isa,                            \
+        .activate = hd_x86_activate_##isa, .attention_all = hd_x86_attention_all_##isa,            \
+        .mean_rows = hd_ref_mean_rows, .gather_rows = hd_ref_gather_rows, .route = hd_ref_route,   \
         .moe = hd_x86_moe, .int8_work = hd_x86_int8_work_##products,                               \
         .read_work = hd_x86_read_work_##isa,                                                       \
     }

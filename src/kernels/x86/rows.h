@@ -12,6 +12,13 @@
     void hd_x86_silu_mul_##isa(struct hd_stream *, struct hd_tensor, struct hd_tensor,             \
                                struct hd_tensor);                                                  \
     void hd_x86_add_##isa(struct hd_stream *, struct hd_tensor, struct hd_tensor);                 \
+    void hd_x86_layer_norm_##isa(struct hd_stream *, struct hd_tensor, struct hd_tensor,           \
+                                 struct hd_tensor, struct hd_tensor, float);                       \
+    void hd_x86_activate_##isa(struct hd_stream *, struct hd_tensor, struct hd_tensor,             \
+                               enum hd_activation);                                                \
+    void hd_x86_attention_all_##isa(struct hd_stream *, struct hd_tensor, struct hd_tensor,        \
+                                    struct hd_tensor, struct hd_tensor, float,                     \
+                                    const struct hd_seq_rows *, int);                              \
     void hd_x86_kv_write_##isa(struct hd_stream *, struct hd_tensor, struct hd_tensor,             \
                                const struct hd_seq_rows *, int);                                   \
     void hd_x86_attention_##isa(struct hd_stream *, struct hd_tensor, struct hd_tensor,            \

@@ -46,6 +46,99 @@ void ISA(rms_norm)(struct hd_stream *s, struct hd_tensor out, struct hd_tensor i
     hd_pool_run(s->pool, (size_t)(in.ne[1] * in.ne[2]), 8, norm_task, &job);
 }
 
+/* --- layer norm ------------------------------------------------------------------------------ */
+
+struct layer_norm_job {
+    const struct hd_tensor *out, *in;
+    const float *gain, *bias;
+    float eps;
+};
+
+/* Sum of x - shift, or of its squares, over a row. */
+INLINE float row_sum(const float *x, int64_t n, float shift, bool squared)
+{
+    vec sum = vec_zero(), s = vec_set1(shift);
+    int64_t i = 0;
+    for (; i + VW <= n; i += VW) {
+        vec d = vec_sub(vec_load(x + i), s);
+        sum = squared ? vec_fma(d, d, sum) : vec_add(sum, d);
+    }
+    float total = vec_sum(sum);
+    for (; i < n; i++)
+        total += squared ? (x[i] - shift) * (x[i] - shift) : x[i] - shift;
+    return total;
+}
+
+static void layer_norm_task(void *ud, size_t begin, size_t end, int thread)
+{
+    struct layer_norm_job *job = ud;
+    int64_t n = job->in->ne[0];
+    for (size_t row = begin; row < end; row++) {
+        const float *in = hd_tensor_row(job->in, (int64_t)row, 0);
+        float *out = hd_tensor_row(job->out, (int64_t)row, 0);
+        float mean = row_sum(in, n, 0, false) / (float)n;
+        float variance = row_sum(in, n, mean, true) / (float)n;
+        vec shift = vec_set1(mean), scale = vec_set1(1.0f / sqrtf(variance + job->eps));
+        for (int64_t i = 0; i < n; i += VW) {
+            vec x = vec_mul(vec_sub(vec_load_n(in + i, n - i), shift), scale);
+            vec y = vec_fma(x, vec_load_n(job->gain + i, n - i), vec_load_n(job->bias + i, n - i));
+            vec_store_n(out + i, y, n - i);
+        }
+    }
+}
+
+void ISA(layer_norm)(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                     struct hd_tensor gain, struct hd_tensor bias, float eps)
+{
+    struct layer_norm_job job = {&out, &in, hd_tensor_row(&gain, 0, 0), hd_tensor_row(&bias, 0, 0),
+                                 eps};
+    hd_pool_run(s->pool, (size_t)in.ne[1], 8, layer_norm_task, &job);
+}
+
+/* --- activations ------------------------------------------------------------------------------ */
+
+struct activate_job {
+    const struct hd_tensor *out, *in;
+    enum hd_activation f;
+};
+
+INLINE vec activated(vec x, enum hd_activation f)
+{
+    switch (f) {
+    case HD_ACT_GELU:
+        return vec_gelu(x);
+    case HD_ACT_GELU_TANH:
+        return vec_gelu_tanh(x);
+    case HD_ACT_RELU:
+        return vec_max(x, vec_zero());
+    case HD_ACT_SILU:
+        return vec_silu(x);
+    case HD_ACT_TANH:
+        break;
+    }
+    vec e = vec_exp(vec_mul(x, vec_set1(-2.0f)));
+    return vec_sub(vec_div(vec_set1(2.0f), vec_add(vec_set1(1.0f), e)), vec_set1(1.0f));
+}
+
+static void activate_task(void *ud, size_t begin, size_t end, int thread)
+{
+    struct activate_job *job = ud;
+    int64_t n = job->in->ne[0];
+    for (size_t r = begin; r < end; r++) {
+        const float *in = hd_tensor_row(job->in, (int64_t)r, 0);
+        float *out = hd_tensor_row(job->out, (int64_t)r, 0);
+        for (int64_t i = 0; i < n; i += VW)
+            vec_store_n(out + i, activated(vec_load_n(in + i, n - i), job->f), n - i);
+    }
+}
+
+void ISA(activate)(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
+                   enum hd_activation f)
+{
+    struct activate_job job = {&out, &in, f};
+    hd_pool_run(s->pool, (size_t)in.ne[1], ROW_CHUNK, activate_task, &job);
+}
+
 /* --- silu · up and sums ----------------------------------------------------------------------- */
 
 struct pair_job {

@@ -115,4 +115,28 @@ INLINE vec vec_silu(vec x)
     return _mm512_div_ps(x, _mm512_add_ps(_mm512_set1_ps(1.0f), e));
 }
 
+/* x · Φ(x) = max(x, 0) - |x| · erfc(|x| / √2) / 2, with erfc(z) = t · poly(t) · exp(-z²),
+ * t = 1 / (1 + 0.3275911 z): Abramowitz and Stegun 7.1.26, error of erfc below 1.5e-7. */
+INLINE vec vec_gelu(vec x)
+{
+    vec zero = vec_zero(), magnitude = vec_max(x, vec_sub(zero, x));
+    vec z = vec_mul(magnitude, vec_set1(0.70710678f));
+    vec t = vec_div(vec_set1(1.0f), vec_fma(z, vec_set1(0.3275911f), vec_set1(1.0f)));
+    vec p = vec_set1(1.061405429f);
+    p = vec_fma(p, t, vec_set1(-1.453152027f));
+    p = vec_fma(p, t, vec_set1(1.421413741f));
+    p = vec_fma(p, t, vec_set1(-0.284496736f));
+    p = vec_fma(p, t, vec_set1(0.254829592f));
+    p = vec_mul(vec_mul(p, t), vec_exp(vec_sub(zero, vec_mul(z, z))));
+    return vec_sub(vec_max(x, zero), vec_mul(vec_mul(magnitude, vec_set1(0.5f)), p));
+}
+
+/* tanh(y) = 2 · sigmoid(2 y) - 1 turns the approximation into x · sigmoid(2 y). */
+INLINE vec vec_gelu_tanh(vec x)
+{
+    vec cube = vec_mul(vec_mul(x, x), x);
+    vec y = vec_mul(vec_fma(cube, vec_set1(0.044715f), x), vec_set1(2 * 0.79788456f));
+    return vec_div(x, vec_add(vec_set1(1.0f), vec_exp(vec_sub(vec_zero(), y))));
+}
+
 #endif
