@@ -29,7 +29,7 @@ static enum hd_err load_json(json_t **out, const struct hd_store *store, const c
     if (!*out)
         err = hd_fail(msg, HD_ERR_FORMAT, "%s: line %d, column %d: %s", path, error.line,
                       error.column, error.text);
-    else if (!json_is_object(*out))
+    else if (!json_is_object(*out) && strcmp(name, "modules.json"))
         err = hd_fail(msg, HD_ERR_FORMAT, "%s: not a JSON object", path);
 out:
     free(text);
@@ -147,6 +147,28 @@ static enum hd_err read_weights(struct hd_store *store, struct hd_errmsg *msg)
     return err;
 }
 
+/* What sentence-transformers and the like keep beside the model. */
+static enum hd_err load_side_files(struct hd_store *store, struct hd_errmsg *msg)
+{
+    static const char *const names[HD_STORE_N_SIDE] = {"modules.json", "1_Pooling/config.json",
+                                                       "sentence_bert_config.json",
+                                                       "config_sentence_transformers.json"};
+    enum hd_err err = HD_OK;
+    for (int i = 0; !err && i < HD_STORE_N_SIDE; i++) {
+        store->side[i].name = names[i];
+        err = load_json(&store->side[i].json, store, names[i], MAX_SMALL_JSON, msg);
+    }
+    return err;
+}
+
+json_t *hd_store_side_file(const struct hd_store *store, const char *name)
+{
+    for (int i = 0; i < HD_STORE_N_SIDE; i++)
+        if (store->side[i].name && !strcmp(store->side[i].name, name))
+            return store->side[i].json;
+    return NULL;
+}
+
 enum hd_err hd_store__open_hf(struct hd_store *store, struct hd_errmsg *msg)
 {
     store->format = HD_STORE_HF;
@@ -159,6 +181,8 @@ enum hd_err hd_store__open_hf(struct hd_store *store, struct hd_errmsg *msg)
     if (!err)
         err = load_json(&store->generation_config, store, "generation_config.json", MAX_SMALL_JSON,
                         msg);
+    if (!err)
+        err = load_side_files(store, msg);
     if (!err && !store->config && !store->tokenizer)
         err = hd_fail(msg, HD_ERR_NOTFOUND,
                       "%s: neither config.json nor tokenizer.json in this folder (MODEL is a .gguf "

@@ -246,6 +246,8 @@ void hd_store_close(struct hd_store *store)
     json_decref(store->tokenizer);
     json_decref(store->tokenizer_config);
     json_decref(store->generation_config);
+    for (int i = 0; i < HD_STORE_N_SIDE; i++)
+        json_decref(store->side[i].json);
     free(store->path);
     free(store);
 }

@@ -87,5 +87,8 @@ json_t *hd_store_config(const struct hd_store *store);           /* config.json 
 json_t *hd_store_tokenizer(const struct hd_store *store);        /* tokenizer.json */
 json_t *hd_store_tokenizer_config(const struct hd_store *store); /* tokenizer_config.json */
 json_t *hd_store_generation_config(const struct hd_store *store);
+/* "modules.json", "1_Pooling/config.json", "sentence_bert_config.json" or
+ * "config_sentence_transformers.json": an object or an array. */
+json_t *hd_store_side_file(const struct hd_store *store, const char *name);
 
 #endif

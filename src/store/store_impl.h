@@ -65,6 +65,8 @@ struct hd_store__file {
     struct hd_map map;
 };
 
+enum { HD_STORE_N_SIDE = 4 };
+
 struct hd_store {
     enum hd_store_format format;
     bool header_only; /* opened for looking: missing weights are no error */
@@ -82,6 +84,10 @@ struct hd_store {
     const char **missing_part; /* names in the arena; only after opening for looking */
     size_t n_missing_part;
     json_t *config, *tokenizer, *tokenizer_config, *generation_config;
+    struct {
+        const char *name; /* static */
+        json_t *json;
+    } side[HD_STORE_N_SIDE];
 };
 
 /* A copy in the store's arena; NULL when out of memory. */
