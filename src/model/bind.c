@@ -25,7 +25,10 @@ static const char *role_name(char out[160], const struct hd_binder *b, enum hd_r
     size_t n = 0;
     int which = 0;
     while (*p && n < 140) {
-        if (p[0] == '%' && p[1] == 'd') {
+        if (p[0] == '^') {
+            n += (size_t)snprintf(out + n, 160 - n, "%s", b->prefix ? b->prefix : "");
+            p++;
+        } else if (p[0] == '%' && p[1] == 'd') {
             n += (size_t)snprintf(out + n, 160 - n, "%d", which++ ? expert : layer);
             p += 2;
         } else {
@@ -110,7 +113,9 @@ enum hd_err hd_bind__matrix(struct hd_weight **out, struct hd_binder *b, enum hd
                             int layer, int64_t n_in, int64_t n_out, int64_t n_matrix)
 {
     const struct hd_store_tensor *t;
-    unsigned usage = role == HD_ROLE_TOKEN_EMBD ? HD_WEIGHT_EMBED : HD_WEIGHT_MATMUL;
+    bool embeds = role == HD_ROLE_TOKEN_EMBD || role == HD_ROLE_ENC_TOKEN_EMBD ||
+                  role == HD_ROLE_ENC_POSITION_EMBD || role == HD_ROLE_ENC_TYPE_EMBD;
+    unsigned usage = embeds ? HD_WEIGHT_EMBED : HD_WEIGHT_MATMUL;
     enum hd_err err = hd_bind__need(&t, b, role, layer, n_in, n_out, n_matrix);
     if (err)
         return err;

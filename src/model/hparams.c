@@ -98,6 +98,8 @@ enum hd_err hd_hparams_read(struct hd_hparams *out, const struct hd_store *store
 {
     struct hd_hparams hp = {0};
     const char *path = hd_store_path(store);
+    if (hd_hparams__is_encoder(store))
+        return hd_hparams__read_encoder(out, store, msg);
     enum hd_err err = hd_store_format(store) == HD_STORE_GGUF
                           ? hd_hparams__read_gguf(&hp, store, msg)
                           : hd_hparams__read_hf(&hp, store, msg);

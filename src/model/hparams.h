@@ -8,9 +8,10 @@
 #include <stdbool.h>
 
 #include "base/error.h"
+#include "kernels/backend.h"
 #include "store/store.h"
 
-enum hd_arch { HD_ARCH_QWEN2, HD_ARCH_LLAMA, HD_ARCH_DEEPSEEK };
+enum hd_arch { HD_ARCH_QWEN2, HD_ARCH_LLAMA, HD_ARCH_DEEPSEEK, HD_ARCH_BERT };
 
 enum hd_rope_scaling {
     HD_ROPE_PLAIN,
@@ -32,6 +33,22 @@ struct hd_rope_hparams {
     double freq_low, freq_high;  /* llama3 */
 };
 
+enum hd_pooling { HD_POOLING_NONE, HD_POOLING_MEAN, HD_POOLING_CLS };
+
+/* What only encoders have (BERT, XLM-RoBERTa). */
+struct hd_encoder_hparams {
+    enum hd_activation act;
+    enum hd_pooling pooling; /* NONE: the file names no way to make one vector of a text */
+    bool normalise;          /* vectors are scaled to length 1 */
+    int n_type;              /* token types (segments) */
+    int pos_first;           /* row of position_embd of the first token */
+    bool score_head;         /* a cross-encoder: two texts in, one score out */
+    bool sparse_head, colbert_head;
+    int n_colbert;           /* size of a token's ColBERT vector */
+    char query_prefix[64];   /* what the model wants before a query, "" if nothing */
+    char passage_prefix[64]; /* and before a passage */
+};
+
 struct hd_hparams {
     enum hd_arch arch;
     const char *arch_name; /* "qwen2", "llama", "deepseek_v3"; static */
@@ -51,6 +68,8 @@ struct hd_hparams {
     int n_expert, n_expert_used, n_expert_shared, n_expert_group, n_expert_group_used;
     bool expert_norm; /* the chosen experts' weights are divided by their sum */
     float routed_scale;
+
+    struct hd_encoder_hparams enc; /* HD_ARCH_BERT only */
 };
 
 /* UNSUPPORTED for an architecture or a feature that we do not run (the sentence lists what we do),
@@ -70,6 +89,11 @@ enum hd_err hd_hparams__read_gguf(struct hd_hparams *out, const struct hd_store 
 enum hd_err hd_hparams__read_hf(struct hd_hparams *out, const struct hd_store *store,
                                 struct hd_errmsg *msg);
 
-#define HD_ARCH_SUPPORTED "Qwen2, Llama and DeepSeek-V3/R1"
+/* hparams_encoder.c: BERT and XLM-RoBERTa, from either format, checked. */
+bool hd_hparams__is_encoder(const struct hd_store *store);
+enum hd_err hd_hparams__read_encoder(struct hd_hparams *out, const struct hd_store *store,
+                                     struct hd_errmsg *msg);
+
+#define HD_ARCH_SUPPORTED "Qwen2, Llama, DeepSeek-V3/R1, BERT and XLM-RoBERTa"
 
 #endif

@@ -46,6 +46,8 @@ static enum hd_err bind_layer(struct hd_binder *b, int layer)
         return hd_llama__bind(b, layer);
     case HD_ARCH_DEEPSEEK:
         return hd_deepseek__bind(b, layer);
+    case HD_ARCH_BERT:
+        break;
     }
     return HD_ERR_INTERNAL;
 }
@@ -54,6 +56,8 @@ static enum hd_err bind_all(struct hd_binder *b)
 {
     struct hd_model *m = b->model;
     const struct hd_hparams *hp = &m->hp;
+    if (hp->arch == HD_ARCH_BERT)
+        return hd_encoder__bind(b);
     enum hd_err err =
         hd_bind__matrix(&m->token_embd, b, HD_ROLE_TOKEN_EMBD, -1, hp->n_embd, hp->n_vocab, 1);
     if (!err)

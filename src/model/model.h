@@ -1,4 +1,5 @@
-/* A language model: mapped weights and the forward pass over batches of rows.
+/* A language model: mapped weights and the forward pass over batches of rows. Encoders are loaded
+ * by the same call; their pass is encoder.h's.
  *
  * hd_model is immutable after loading and may be shared. hd_runner holds what a forward pass
  * writes (activations, the KV cache, a stream); it belongs to one thread, the scheduler. The KV

@@ -17,6 +17,11 @@ struct hd_layer {
     struct hd_weight *o; /* [n_embd, n_head·head_dim]; deepseek: [n_embd, n_head·v_head_dim] */
     struct hd_tensor q_bias, k_bias, v_bias, o_bias; /* no buffer: none */
 
+    /* encoders: attn_norm and ffn_norm come after the residual sums, and all have biases */
+    struct hd_tensor attn_norm_bias, ffn_norm_bias; /* [n_embd] */
+    struct hd_tensor up_bias;                       /* [n_ff] */
+    struct hd_tensor down_bias;                     /* [n_embd] */
+
     /* MLA */
     struct hd_weight *q_a;      /* [q_lora_rank, n_embd] */
     struct hd_tensor q_a_norm;  /* [q_lora_rank] */
@@ -39,6 +44,21 @@ struct hd_layer {
     struct hd_weight *down_exps;           /* n_expert × [n_embd, n_ff_exp] */
 };
 
+/* What an encoder has outside its layers. */
+struct hd_encoder_weights {
+    struct hd_weight *position_embd;            /* [positions, n_embd] */
+    struct hd_weight *type_embd;                /* [n_type, n_embd]; NULL: none */
+    struct hd_tensor embd_norm, embd_norm_bias; /* [n_embd] */
+    struct hd_weight *score;                    /* [n_embd, n_embd], then tanh; NULL: not there */
+    struct hd_tensor score_bias;
+    struct hd_weight *score_out; /* [1, n_embd] */
+    struct hd_tensor score_out_bias;
+    struct hd_weight *sparse; /* [1, n_embd] */
+    struct hd_tensor sparse_bias;
+    struct hd_weight *colbert; /* [n_colbert, n_embd] */
+    struct hd_tensor colbert_bias;
+};
+
 /* What the model frees: kept in one list so that a failed load owes nothing. */
 enum hd_owned_kind { HD_OWNED_WEIGHT, HD_OWNED_BUFFER, HD_OWNED_HOST };
 struct hd_owned {
@@ -55,6 +75,7 @@ struct hd_model {
     struct hd_tensor output_norm; /* [n_embd] */
     struct hd_tensor inv_freq;    /* [n_rot / 2] */
     struct hd_layer *layer;       /* [n_layer] */
+    struct hd_encoder_weights enc;
     size_t bytes_per_token;
     struct hd_owned *owned;
     size_t n_owned, cap_owned;
@@ -118,6 +139,7 @@ struct hd_binder {
     struct hd_model *model;
     struct hd_pool *pool;
     struct hd_errmsg *msg;
+    const char *prefix; /* of an encoder's names in a folder, or NULL */
 };
 
 /* The tensor of a role, or NULL; layer < 0 for those outside layers. */
@@ -158,6 +180,8 @@ void hd_deepseek__attention(struct hd_runner *r, int layer, const struct hd_batc
 void hd_deepseek__feed_forward(struct hd_runner *r, int layer, const struct hd_batch *batch);
 /* attn_kv_b, attn_k_b and attn_v_b, whichever of them the file has (mla_weights.c). */
 enum hd_err hd_mla__bind(struct hd_binder *b, int layer);
+
+enum hd_err hd_encoder__bind(struct hd_binder *b); /* everything, layers too */
 
 enum hd_err hd_ffn__bind(struct hd_binder *b, int layer, int64_t n_ff);
 void hd_ffn__forward(struct hd_runner *r, int layer, const struct hd_batch *batch);
