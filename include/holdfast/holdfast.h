@@ -41,9 +41,16 @@ void hd_engine_free(struct hd_engine *engine);
 enum hd_err hd_engine_load(struct hd_engine *engine, const char *name, const char *path, int n_ctx,
                            struct hd_errmsg *msg);
 
+enum hd_model_kind {
+    HD_MODEL_LANGUAGE, /* generates text */
+    HD_MODEL_ENCODER,  /* makes vectors of texts */
+    HD_MODEL_RERANKER, /* a cross-encoder: scores pairs of texts */
+};
+
 struct hd_model_info {
     const char *name, *path, *arch, *chat_form, *backend;
-    int n_ctx; /* longest prompt + answer */
+    enum hd_model_kind kind;
+    int n_ctx; /* longest prompt + answer; of an encoder, longest text */
     int n_vocab, n_layer, n_embd;
     bool has_tokenizer, thinks;
     double load_s; /* seconds that loading took */
@@ -54,7 +61,8 @@ struct hd_model_info {
 size_t hd_engine_n_model(const struct hd_engine *engine);
 enum hd_err hd_engine_model_info(const struct hd_engine *engine, size_t i,
                                  struct hd_model_info *out);
-/* By name; NULL or "" = the first one loaded. NOTFOUND otherwise. */
+/* By name; NULL or "" = the first language model, or the first model where there is none.
+ * NOTFOUND otherwise. */
 enum hd_err hd_engine_model_find(const struct hd_engine *engine, const char *name,
                                  struct hd_model_info *out);
 
@@ -78,7 +86,7 @@ struct hd_sampling {
 enum { HD_WATCH_MAX = 8 };
 
 struct hd_request {
-    const char *model; /* name, or NULL for the first */
+    const char *model; /* name, or NULL for the first language model */
     const struct hd_principal *principal;
     /* Either messages (rendered in the model's chat form) … */
     const struct hd_message *messages;
@@ -133,7 +141,8 @@ struct hd_callbacks {
 enum hd_err hd_engine_submit(struct hd_engine *engine, uint64_t *out_id,
                              const struct hd_request *request, const struct hd_callbacks *callbacks,
                              struct hd_errmsg *msg);
-void hd_engine_cancel(struct hd_engine *engine, uint64_t id); /* unknown ids are ignored */
+/* Of hd_engine_submit or hd_engine_embed; unknown ids are ignored. */
+void hd_engine_cancel(struct hd_engine *engine, uint64_t id);
 
 /* Waits for the end; *answer and *reasoning (nullable) are owned, NUL-terminated. */
 enum hd_err hd_engine_generate(struct hd_engine *engine, char **answer, char **reasoning,
@@ -148,6 +157,80 @@ enum hd_err hd_engine_logits(struct hd_engine *engine, const char *model, const 
                              void (*fn)(void *ud, int32_t row, const float *logprob, int n_vocab),
                              void *ud, struct hd_errmsg *msg);
 
+/* --- vectors and scores (encoders) ------------------------------------------------------------
+ *
+ * Texts of all requests are packed into common batches; a text's results do not depend on what else
+ * is in them, bit for bit. A text longer than the model's maximum is cut at its end, and its result
+ * says so. */
+
+enum hd_embed_what {                       /* flags */
+                     HD_EMBED_DENSE = 1,   /* one vector per text */
+                     HD_EMBED_SPARSE = 2,  /* weights of the text's tokens (BGE-M3) */
+                     HD_EMBED_COLBERT = 4, /* one vector per token (BGE-M3) */
+                     HD_EMBED_SCORE = 8,   /* relevance of `pair` to `text` (re-rankers) */
+};
+/* What a text is used as: some models want a prefix before it; AS_GIVEN adds none. */
+enum hd_embed_as { HD_AS_GIVEN, HD_AS_QUERY, HD_AS_PASSAGE };
+
+struct hd_embed_text {
+    const char *text; /* or … */
+    size_t len;
+    const int32_t *ids; /* … token ids, fed as they are, or, with add_special, as those of a text */
+    size_t n_id;
+    bool add_special;
+    const char *pair; /* the document, with HD_EMBED_SCORE; else NULL */
+    size_t pair_len;
+};
+
+struct hd_embed_request {
+    const char *model; /* name, or NULL for the first encoder (the first re-ranker, with SCORE) */
+    const struct hd_principal *principal;
+    unsigned what;
+    enum hd_embed_as as;
+    const struct hd_embed_text *texts;
+    size_t n_text;
+    double timeout_s; /* 0 = none */
+};
+enum { HD_EMBED_MAX_TEXTS = 2048 };
+
+struct hd_embedding {
+    const float *dense;         /* [n_dim] or NULL */
+    const int32_t *sparse_ids;  /* [n_sparse], ascending */
+    const float *sparse_weight; /* [n_sparse], > 0 */
+    size_t n_sparse;
+    const float *colbert; /* [n_colbert][n_colbert_dim]: all tokens but the first */
+    size_t n_colbert;
+    float logit, score; /* score = sigmoid of the logit, 0 … 1 */
+    int n_token;        /* as computed: after the cut, special tokens included */
+    bool truncated;
+};
+struct hd_embeddings {
+    struct hd_embedding *item; /* [n], in the order of the request */
+    size_t n;
+    int n_dim, n_colbert_dim;
+    uint64_t n_token; /* sum */
+    double queue_s, compute_s;
+};
+void hd_embeddings_free(struct hd_embeddings *embeddings); /* NULL is fine */
+
+/* Runs on the scheduler's thread under the rules of hd_callbacks, exactly once. OK: *result belongs
+ * to the callee (hd_embeddings_free). Else result is NULL and message says why (CANCELLED,
+ * TIMEOUT, …). */
+typedef void (*hd_embed_fn)(void *ud, enum hd_err err, const struct hd_errmsg *message,
+                            struct hd_embeddings *result);
+/* Tokenizes, then queues. BUSY where the queue is full, INVALID for bad parameters, UNSUPPORTED for
+ * a model that cannot do it: then no callback is made. hd_engine_cancel ends it early. */
+enum hd_err hd_engine_embed(struct hd_engine *engine, uint64_t *out_id,
+                            const struct hd_embed_request *request, hd_embed_fn on_done, void *ud,
+                            struct hd_errmsg *msg);
+/* Waits for the end; *out is owned. */
+enum hd_err hd_engine_embed_wait(struct hd_engine *engine, struct hd_embeddings **out,
+                                 const struct hd_embed_request *request, struct hd_errmsg *msg);
+/* Scores of documents (NUL-terminated) for a query by a cross-encoder: score[n], each 0 … 1. */
+enum hd_err hd_engine_rerank(struct hd_engine *engine, float *score, const char *model,
+                             const struct hd_principal *principal, const char *query,
+                             const char *const *documents, size_t n, struct hd_errmsg *msg);
+
 /* --- text and tokens ---------------------------------------------------------------------- */
 
 /* Ids of plain text (special tokens in it are plain text). *ids is owned. */
@@ -161,9 +244,10 @@ enum hd_err hd_engine_detokenize(struct hd_engine *engine, const char *model, co
 struct hd_engine_stats { /* totals since start, unless noted */
     uint64_t requests, finished, cancelled, failed, refused;
     uint64_t prompt_tokens, cached_tokens, generated_tokens, reasoning_tokens;
-    uint64_t steps;                      /* scheduler steps */
-    double busy_s;                       /* seconds inside steps */
-    int running, waiting;                /* now */
+    uint64_t embed_requests, embed_texts, embed_tokens, embed_truncated; /* encoders; finished */
+    uint64_t steps;                                                      /* scheduler steps */
+    double busy_s;                                                       /* seconds inside steps */
+    int running, waiting;                                                /* now */
     int kv_blocks_used, kv_blocks_total; /* now; cached, unused blocks do not count as used */
     double last_step_age_s;              /* since the last step's end; 0 while idle: liveness */
 };

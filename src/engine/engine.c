@@ -105,15 +105,50 @@ enum hd_err hd_engine__call(struct hd_engine *e, void (*fn)(struct hd_engine *, 
 
 /* --- models ---------------------------------------------------------------------------------- */
 
+enum hd_model_kind hd_loaded__kind(const struct hd_loaded *m)
+{
+    if (m->hp->arch != HD_ARCH_BERT)
+        return HD_MODEL_LANGUAGE;
+    return m->hp->enc.score_head ? HD_MODEL_RERANKER : HD_MODEL_ENCODER;
+}
+
+struct hd_loaded *hd_engine__find_kind(struct hd_engine *e, enum hd_model_kind kind)
+{
+    struct hd_loaded *found = NULL;
+    pthread_mutex_lock(&e->mu);
+    for (size_t i = 0; i < e->n_model && !found; i++)
+        if (hd_loaded__kind(e->model[i]) == kind)
+            found = e->model[i];
+    pthread_mutex_unlock(&e->mu);
+    return found;
+}
+
 struct hd_loaded *hd_engine__find(struct hd_engine *e, const char *name)
 {
     struct hd_loaded *found = NULL;
+    if (!name || !*name)
+        found = hd_engine__find_kind(e, HD_MODEL_LANGUAGE);
     pthread_mutex_lock(&e->mu);
     for (size_t i = 0; i < e->n_model && !found; i++)
         if (!name || !*name || !strcmp(e->model[i]->name, name))
             found = e->model[i];
     pthread_mutex_unlock(&e->mu);
     return found;
+}
+
+enum hd_err hd_engine__language(struct hd_loaded **out, struct hd_engine *e, const char *name,
+                                struct hd_errmsg *msg)
+{
+    *out = hd_engine__find(e, name);
+    if (!*out)
+        return hd_fail(msg, HD_ERR_NOTFOUND, "model %s is not loaded",
+                       name && *name ? name : "(default)");
+    if (hd_loaded__kind(*out) != HD_MODEL_LANGUAGE)
+        return hd_fail(msg, HD_ERR_UNSUPPORTED,
+                       "%s: is an encoder, which makes vectors of texts and writes none (use a "
+                       "language model)",
+                       (*out)->name);
+    return HD_OK;
 }
 
 size_t hd_engine_n_model(const struct hd_engine *engine)
@@ -134,6 +169,7 @@ static void describe(const struct hd_loaded *m, struct hd_model_info *out)
         .arch = m->hp->arch_name,
         .chat_form = hd_chat_form_name(form),
         .backend = hd_backend_name(hd_model_backend(m->model)),
+        .kind = hd_loaded__kind(m),
         .n_ctx = m->n_ctx,
         .n_vocab = m->hp->n_vocab,
         .n_layer = m->hp->n_layer,
@@ -176,6 +212,7 @@ void hd_engine_stats(const struct hd_engine *engine, struct hd_engine_stats *out
     pthread_mutex_lock(&e->mu);
     *out = e->stats;
     out->waiting = e->n_session - e->stats.running;
-    out->last_step_age_s = e->n_session || e->stepping ? hd_clock_seconds() - e->last_step_end : 0;
+    out->last_step_age_s =
+        e->n_session || e->n_job || e->stepping ? hd_clock_seconds() - e->last_step_end : 0;
     pthread_mutex_unlock(&e->mu);
 }

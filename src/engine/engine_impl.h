@@ -13,6 +13,7 @@
 #include "engine/blocks.h"
 #include "engine/sampler.h"
 #include "holdfast/holdfast.h"
+#include "model/encoder.h"
 #include "model/model.h"
 #include "store/store.h"
 #include "token/token.h"
@@ -22,6 +23,7 @@ enum {
     HD_OUT_ROWS = 64, /* rows of logits held at once */
     HD_MAX_STOPS = 16,
     HD_MAX_STOP_BYTES = 4096,
+    HD_EMBED_SEQS = 256, /* texts in one batch of an encoder */
 };
 
 /* A loaded model. The first group is immutable once attached to the engine; the second belongs to
@@ -39,8 +41,15 @@ struct hd_loaded {
     int64_t created;
     struct hd_block_key root_key; /* of all that a block's content depends on besides ids, tenant */
 
+    /* encoders have these, and none of what follows */
+    struct hd_encoder *encoder;
+    struct hd_embed_job *jobs;  /* oldest first */
+    int32_t cls, sep, unk, pad; /* ids of special tokens, or -1; immutable */
+    bool two_seps;              /* between a pair, as RoBERTa has it; immutable */
+    float *row_out;             /* [n_row_max] */
+
     struct hd_runner *runner;
-    struct hd_blocks *blocks;
+    struct hd_blocks *blocks;    /* NULL in an encoder */
     struct hd_session *waiting;  /* by id, oldest first */
     struct hd_session **running; /* [max_sessions], by admission */
     int n_running;
@@ -89,6 +98,36 @@ struct hd_session {
     struct hd_result result;
 };
 
+struct hd_embed_weight { /* of a token, in a sparse vector */
+    int32_t id;
+    float weight;
+};
+
+/* One text of a job, tokenized. */
+struct hd_embed_row {
+    int32_t *ids;   /* into the job's array */
+    int n, n_first; /* tokens; those of the first segment */
+    bool truncated;
+};
+
+/* A request for vectors or scores. Made by the submitting thread, then owned by the scheduler. */
+struct hd_embed_job {
+    uint64_t id;
+    struct hd_loaded *model;
+    hd_embed_fn on_done;
+    void *ud;
+    atomic_bool cancelled;
+    struct hd_embed_job *next;                /* in the inbox, then in the model's list */
+    struct hd_embed_job *all_prev, *all_next; /* list of all, guarded by mu */
+    unsigned what;
+    struct hd_embed_row *rows; /* [n] */
+    int32_t *ids;
+    size_t n, n_taken, n_done;
+    double t_submit, t_start, deadline;
+    struct hd_embeddings *out;
+    size_t colbert_left; /* floats that may still be allocated */
+};
+
 /* A function that another thread runs on the scheduler's, between steps. */
 struct hd_call {
     void (*fn)(struct hd_engine *engine, void *ud);
@@ -116,6 +155,8 @@ struct hd_engine {
     struct hd_session *inbox, *inbox_tail; /* submitted, not yet seen by the scheduler */
     struct hd_session *all;
     int n_session; /* submitted and not done */
+    struct hd_embed_job *job_inbox, *all_jobs;
+    int n_job; /* submitted and not done */
     struct hd_call *calls;
     bool stopping;
     bool stepping; /* inside a step: for last_step_age_s */
@@ -127,7 +168,13 @@ struct hd_engine {
 };
 
 /* engine.c */
+/* A language model by name, NULL or "": the first. NOTFOUND, or UNSUPPORTED for an encoder. */
+enum hd_err hd_engine__language(struct hd_loaded **out, struct hd_engine *engine, const char *name,
+                                struct hd_errmsg *msg);
+/* By name, or the first of a kind; NULL where there is none. */
 struct hd_loaded *hd_engine__find(struct hd_engine *engine, const char *name);
+struct hd_loaded *hd_engine__find_kind(struct hd_engine *engine, enum hd_model_kind kind);
+enum hd_model_kind hd_loaded__kind(const struct hd_loaded *m);
 /* Runs fn on the scheduler thread and waits. UNAVAILABLE while stopping. */
 enum hd_err hd_engine__call(struct hd_engine *engine, void (*fn)(struct hd_engine *, void *),
                             void *ud);
@@ -135,6 +182,14 @@ void hd_loaded__free(struct hd_loaded *m); /* load.c */
 
 /* scheduler.c */
 void *hd_scheduler__main(void *engine);
+
+/* embed_step.c: the scheduler's part of encoders. */
+void hd_embed__take_inbox_locked(struct hd_engine *engine);
+/* Ends jobs that are cancelled, late or, while stopping, all. */
+void hd_embed__sweep(struct hd_engine *engine, struct hd_loaded *m, bool stopping);
+/* One batch; false where there was nothing to do. */
+bool hd_embed__step(struct hd_engine *engine, struct hd_loaded *m);
+void hd_embed__job_free(struct hd_embed_job *job);
 
 /* session.c */
 void hd_session__free(struct hd_session *s);

@@ -14,6 +14,8 @@ void hd_loaded__free(struct hd_loaded *m)
 {
     if (!m)
         return;
+    hd_encoder_free(m->encoder);
+    free(m->row_out);
     hd_runner_free(m->runner);
     hd_model_free(m->model);
     hd_tokenizer_free(m->tokenizer);
@@ -180,6 +182,40 @@ static enum hd_err new_runner(struct hd_engine *e, struct hd_loaded *m, int n_ct
     return err;
 }
 
+/* The first of two names that the tokenizer knows as a special token, or -1. */
+static int32_t special_of(const struct hd_loaded *m, const char *name, const char *other)
+{
+    int32_t id = m->tokenizer ? hd_tokenizer_special(m->tokenizer, name) : -1;
+    return id < 0 && m->tokenizer ? hd_tokenizer_special(m->tokenizer, other) : id;
+}
+
+/* A text is computed whole, so a step holds the longest one. */
+static enum hd_err new_encoder(struct hd_engine *e, struct hd_loaded *m, int n_ctx,
+                               struct hd_errmsg *msg)
+{
+    m->n_ctx = n_ctx && n_ctx < m->hp->n_ctx ? n_ctx : m->hp->n_ctx;
+    m->n_row_max = e->options.max_batch_tokens > m->n_ctx ? e->options.max_batch_tokens : m->n_ctx;
+    m->cls = special_of(m, "[CLS]", "<s>");
+    m->sep = special_of(m, "[SEP]", "</s>");
+    m->unk = special_of(m, "[UNK]", "<unk>");
+    m->pad = special_of(m, "[PAD]", "<pad>");
+    m->two_seps = m->tokenizer && hd_tokenizer_special(m->tokenizer, "[SEP]") < 0;
+    size_t left = hd_memory_available();
+    size_t scratch = hd_encoder_scratch_bytes(m->model, m->n_row_max, HD_EMBED_SEQS);
+    if (!scratch || scratch > left)
+        return hd_fail(msg, HD_ERR_LIMIT,
+                       "%s: texts of %d tokens need %.0f MB of working memory, %.0f MB are free "
+                       "(lower --ctx)",
+                       m->path, m->n_ctx, mb(scratch), mb(left));
+    m->ids = calloc((size_t)m->n_row_max, sizeof *m->ids);
+    m->positions = calloc((size_t)m->n_row_max, sizeof *m->positions);
+    m->seqs = calloc(HD_EMBED_SEQS, sizeof *m->seqs);
+    m->row_out = calloc((size_t)m->n_row_max, sizeof *m->row_out);
+    if (!m->ids || !m->positions || !m->seqs || !m->row_out)
+        return hd_fail(msg, HD_ERR_NOMEM, "%s: no memory for the batch buffers", m->path);
+    return hd_encoder_new(&m->encoder, m->model, e->pool, m->n_row_max, HD_EMBED_SEQS, msg);
+}
+
 /* What a block's content depends on besides its ids and the tenant: model, form, kernels. */
 static void set_root_key(const struct hd_engine *e, struct hd_loaded *m)
 {
@@ -198,7 +234,7 @@ static enum hd_err attach(struct hd_engine *e, struct hd_loaded *m, struct hd_er
         err = hd_fail(msg, HD_ERR_LIMIT, "%s: at most %d models at once", m->name, HD_MAX_MODELS);
     else
         e->model[e->n_model++] = m;
-    e->stats.kv_blocks_total += err ? 0 : hd_blocks_total(m->blocks);
+    e->stats.kv_blocks_total += err || !m->blocks ? 0 : hd_blocks_total(m->blocks);
     pthread_mutex_unlock(&e->mu);
     return err;
 }
@@ -225,7 +261,8 @@ static enum hd_err load(struct hd_engine *e, const char *name, const char *path,
     if (!err)
         err = load_weights(e, m, msg);
     if (!err)
-        err = new_runner(e, m, n_ctx, msg);
+        err = m->hp->arch == HD_ARCH_BERT ? new_encoder(e, m, n_ctx, msg)
+                                          : new_runner(e, m, n_ctx, msg);
     if (!err) {
         m->think_open = m->tokenizer ? hd_tokenizer_special(m->tokenizer, "<think>") : -1;
         m->think_close = m->tokenizer ? hd_tokenizer_special(m->tokenizer, "</think>") : -1;
@@ -241,7 +278,7 @@ static enum hd_err load(struct hd_engine *e, const char *name, const char *path,
     }
     hd_log(HD_LOG_INFO, "engine", "loaded name=%s arch=%s backend=%s n_ctx=%d kv_blocks=%d s=%.2f",
            m->name, m->hp->arch_name, hd_backend_name(e->backend), m->n_ctx,
-           hd_blocks_total(m->blocks), m->load_s);
+           m->blocks ? hd_blocks_total(m->blocks) : 0, m->load_s);
     return HD_OK;
 }
 

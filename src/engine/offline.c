@@ -160,11 +160,11 @@ enum hd_err hd_engine_logits(struct hd_engine *e, const char *model, const int32
                              void (*fn)(void *ud, int32_t row, const float *logprob, int n_vocab),
                              void *ud, struct hd_errmsg *msg)
 {
-    struct hd_loaded *m = hd_engine__find(e, model);
-    if (!m)
-        return hd_fail(msg, HD_ERR_NOTFOUND, "model %s is not loaded",
-                       model && *model ? model : "(default)");
-    enum hd_err err = check_logits(m, ids, n_id, at, n_at, n_prefill, msg);
+    struct hd_loaded *m;
+    enum hd_err err = hd_engine__language(&m, e, model, msg);
+    if (err)
+        return err;
+    err = check_logits(m, ids, n_id, at, n_at, n_prefill, msg);
     if (err)
         return err;
     struct logits_run run = {.model = m,
@@ -321,10 +321,10 @@ static void run_bench(struct hd_engine *e, void *ud)
 enum hd_err hd_engine_bench(struct hd_engine *e, const char *model, int n_prompt, int n_gen,
                             int batch, struct hd_bench_result *out, struct hd_errmsg *msg)
 {
-    struct hd_loaded *m = hd_engine__find(e, model);
-    if (!m)
-        return hd_fail(msg, HD_ERR_NOTFOUND, "model %s is not loaded",
-                       model && *model ? model : "(default)");
+    struct hd_loaded *m;
+    enum hd_err err = hd_engine__language(&m, e, model, msg);
+    if (err)
+        return err;
     if (n_prompt < 1 || n_gen < 0 || batch < 1 || batch > e->options.max_sessions)
         return hd_fail(msg, HD_ERR_INVALID,
                        "bench: needs a prompt of at least 1 token and a batch of 1 to %d",
@@ -342,7 +342,6 @@ enum hd_err hd_engine_bench(struct hd_engine *e, const char *model, int n_prompt
     b.ids = malloc((size_t)n_prompt * sizeof *b.ids);
     b.next = malloc((size_t)batch * sizeof *b.next);
     b.table = malloc((size_t)batch * (size_t)b.per_seq * sizeof *b.table);
-    enum hd_err err = HD_OK;
     if (!b.ids || !b.next || !b.table) {
         err = hd_fail(msg, HD_ERR_NOMEM, "bench: out of memory");
     } else {

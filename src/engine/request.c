@@ -269,11 +269,10 @@ enum hd_err hd_engine_submit(struct hd_engine *e, uint64_t *out_id, const struct
     struct hd_ids ids;
     uint64_t id = 0;
     double now = hd_clock_seconds();
-    struct hd_loaded *m = hd_engine__find(e, r->model);
-    if (!m)
-        return hd_fail(msg, HD_ERR_NOTFOUND, "model %s is not loaded",
-                       r->model && *r->model ? r->model : "(default)");
-    enum hd_err err = check_request(r, callbacks, msg);
+    struct hd_loaded *m;
+    enum hd_err err = hd_engine__language(&m, e, r->model, msg);
+    if (!err)
+        err = check_request(r, callbacks, msg);
     if (err)
         return err;
     struct hd_session *s = calloc(1, sizeof *s);
@@ -309,6 +308,9 @@ void hd_engine_cancel(struct hd_engine *e, uint64_t id)
     for (struct hd_session *s = e->all; s; s = s->all_next)
         if (s->id == id)
             atomic_store(&s->cancelled, true);
+    for (struct hd_embed_job *job = e->all_jobs; job; job = job->all_next)
+        if (job->id == id)
+            atomic_store(&job->cancelled, true);
     pthread_cond_signal(&e->wake);
     pthread_mutex_unlock(&e->mu);
 }

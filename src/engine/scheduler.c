@@ -345,13 +345,20 @@ static void take_inbox_locked(struct hd_engine *e)
         insert_waiting(s);
     }
     e->inbox_tail = NULL;
+    hd_embed__take_inbox_locked(e);
+}
+
+static bool idle_locked(const struct hd_engine *e)
+{
+    return !e->n_session && !e->n_job && !e->calls && !e->stopping;
 }
 
 /* Waits until there is something to do: anything, or, when everything that waits is blocked, a
  * short while (deadlines). */
 static void wait_for_work_locked(struct hd_engine *e, bool progressed)
 {
-    if (e->n_session && !progressed && !e->inbox && !e->calls && !e->stopping) {
+    if ((e->n_session || e->n_job) && !progressed && !e->inbox && !e->job_inbox && !e->calls &&
+        !e->stopping) {
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += 20 * 1000 * 1000;
@@ -359,8 +366,8 @@ static void wait_for_work_locked(struct hd_engine *e, bool progressed)
         until.tv_nsec %= 1000000000;
         pthread_cond_timedwait(&e->wake, &e->mu, &until);
     }
-    if (!e->n_session && !e->calls && !e->stopping) {
-        while (!e->n_session && !e->calls && !e->stopping)
+    if (idle_locked(e)) {
+        while (idle_locked(e))
             pthread_cond_wait(&e->wake, &e->mu);
         e->last_step_end = hd_clock_seconds(); /* the idle time was no step */
     }
@@ -391,6 +398,11 @@ static bool step_models(struct hd_engine *e, size_t n_model, bool stopping)
     bool progressed = false;
     for (size_t i = 0; i < n_model; i++) {
         struct hd_loaded *m = e->model[i];
+        if (m->encoder) {
+            hd_embed__sweep(e, m, stopping);
+            progressed |= !stopping && hd_embed__step(e, m);
+            continue;
+        }
         sweep(e, m, stopping);
         if (stopping)
             continue;
@@ -405,7 +417,7 @@ static void count_step(struct hd_engine *e, size_t n_model, bool progressed, dou
 {
     int used = 0;
     for (size_t i = 0; i < n_model; i++)
-        used += hd_blocks_used(e->model[i]->blocks);
+        used += e->model[i]->blocks ? hd_blocks_used(e->model[i]->blocks) : 0;
     pthread_mutex_lock(&e->mu);
     e->stats.steps += progressed;
     e->stats.kv_blocks_used = used;
