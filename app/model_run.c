@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 enum { MAX_ANSWER = 64 << 20 };
@@ -23,7 +24,8 @@ enum hd_err hd_app_engine(struct hd_engine **out, struct hd_model_info *info,
     if (n > 1)
         return hd_fail(msg, HD_ERR_USAGE, "%s: one model at a time (-m was given %zu times)",
                        app->command, n);
-    enum hd_err err = hd_app_model_path(&path, app, n ? models[0] : NULL, msg);
+    const char *name = n ? models[0] : !strcmp(app->command, "embed") ? HD_DEFAULT_ENCODER : NULL;
+    enum hd_err err = hd_app_model_path(&path, app, name, msg);
     if (err)
         return err;
     options.kernels = hd_options_str(app->options, "kernels");
@@ -35,7 +37,7 @@ enum hd_err hd_app_engine(struct hd_engine **out, struct hd_model_info *info,
         n_ctx = (int)hd_options_int(app->options, "ctx");
     err = hd_engine_new(&engine, &options, msg);
     if (!err)
-        err = hd_engine_load(engine, n ? models[0] : path, path, n_ctx, msg);
+        err = hd_engine_load(engine, name ? name : path, path, n_ctx, msg);
     if (!err)
         err = hd_engine_model_info(engine, 0, info);
     free(path);

@@ -9,6 +9,8 @@
 #include "base/buf.h"
 #include "holdfast/holdfast.h"
 
+#define HD_DEFAULT_ENCODER "e5-small" /* of `embed` without -m */
+
 /* Starts an engine as --kernels, -t, --kv-bytes and --max-batch-tokens say, and loads -m (or the
  * installed default). n_ctx 0: what --ctx says. */
 enum hd_err hd_app_engine(struct hd_engine **out, struct hd_model_info *info,

@@ -54,6 +54,13 @@ const struct hd_option hd_option_table[] = {
     {"prefill", 0, HD_OPT_INT, "0", 0, 10000000, "N", " logits ",
      "feed the first N ids as prompt, the rest one by one (0 = all as prompt)"},
 
+    {"as", 0, HD_OPT_STRING, NULL, 0, 0, "query|passage", " embed ",
+     "put the prefix before each text that the model wants for queries or passages, if any"},
+    {"head", 0, HD_OPT_STRING, "dense", 0, 0, "NAME", " embed ",
+     "dense; sparse or colbert (BGE-M3); score (re-rankers: lines are [\"query\",\"document\"])"},
+    {"ids", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " embed ",
+     "lines are JSON arrays of token ids, fed as they are"},
+
     {"kb", 0, HD_OPT_STRING, NULL, 0, 0, "DIR", " kb serve ",
      "folder that holds knowledge bases (default: kb under --home)"},
     {"name", 0, HD_OPT_STRING, "default", 0, 0, "KB", " kb ", "which knowledge base"},
@@ -75,7 +82,7 @@ const struct hd_option hd_option_table[] = {
 
     {"host", 0, HD_OPT_STRING, "127.0.0.1", 0, 0, "ADDRESS", " serve ", "address to listen on"},
     {"port", 0, HD_OPT_INT, "8080", 0, 65535, "N", " serve ", "port; 0 = any free one"},
-    {"max-batch-tokens", 0, HD_OPT_INT, "512", 16, 65536, "N", " serve kb chat generate ",
+    {"max-batch-tokens", 0, HD_OPT_INT, "512", 16, 65536, "N", " serve kb chat generate embed ",
      "prompt tokens per scheduler step"},
     {"max-sessions", 0, HD_OPT_INT, "16", 1, 4096, "N", " serve ", "requests that run at once"},
     {"max-queue", 0, HD_OPT_INT, "64", 0, 100000, "N", " serve ",
