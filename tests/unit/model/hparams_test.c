@@ -93,7 +93,7 @@ static void expect_refusal(const char *name, const char *patch, enum hd_err want
 static void bad_configs_are_refused(void **state)
 {
     expect_refusal("qwen2-tied", "{\"model_type\":\"gpt_neox\"}", HD_ERR_UNSUPPORTED,
-                   "supported: Qwen2, Llama and DeepSeek-V3/R1");
+                   "supported: Qwen2, Llama, DeepSeek-V3/R1");
     expect_refusal("qwen2-tied", "{\"model_type\":null}", HD_ERR_FORMAT, "model_type");
     expect_refusal("qwen2-tied", "{\"hidden_size\":null}", HD_ERR_FORMAT, "hidden_size");
     expect_refusal("qwen2-tied", "{\"hidden_size\":\"64\"}", HD_ERR_FORMAT, "hidden_size");
