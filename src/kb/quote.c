@@ -39,6 +39,21 @@ static bool says_new_number(const struct hd_kb__evidence *said,
     return false;
 }
 
+/* A line alone between blank ones, without a full stop or a colon, is a heading more often than
+ * not: it repeats the question's words but says nothing. */
+static bool is_heading(const struct hd_kb__passage *p, size_t j)
+{
+    static const char *const ends[] = {".", "!", "?", "。", "！", "？", "；", "”", "）"};
+    const char *s = p->hit.text + p->lines[j].begin, *after = p->hit.text + p->lines[j].end;
+    size_t n = p->lines[j].end - p->lines[j].begin;
+    if (strncmp(after, "\n\n", 2) || memchr(s, ':', n) || memmem(s, n, "：", 3))
+        return false;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (n >= strlen(ends[i]) && !memcmp(after - strlen(ends[i]), ends[i], strlen(ends[i])))
+            return false;
+    return true;
+}
+
 static double line_score(const struct hd_kb__passage *p, size_t j, size_t rank, bool number,
                          const struct hd_kb__evidence *question)
 {
@@ -46,9 +61,8 @@ static double line_score(const struct hd_kb__passage *p, size_t j, size_t rank, 
     if (j + 1 < p->n_line && p->lines[j + 1].asked > near)
         near = p->lines[j + 1].asked;
     bool kind = number && says_new_number(&p->lines[j].said, question);
-    /* A heading repeats the question's words but says nothing. */
     double length = (double)(p->lines[j].end - p->lines[j].begin);
-    double fullness = length < 30 ? length / 30 : 1;
+    double fullness = (length < 30 ? length / 30 : 1) * (is_heading(p, j) ? 0.5 : 1);
     return fullness * (w_line * p->lines[j].asked + w_near * near + w_passage * p->asked +
                        (kind ? w_kind : 0)) -
            w_rank * (double)rank;

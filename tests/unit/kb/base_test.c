@@ -236,6 +236,15 @@ static void test_quoting(void **state)
     assert_true(a.found);
     assert_string_equal(a.citations[0].quote, "变压器的质保期为36个月。");
     hd_kb_answer_dispose(&a);
+    /* a heading repeats the question and says nothing */
+    add(f, "crane.md",
+        "# Crane\n\n## Weight of the crane in hall two\n\nThe crane has a mass of 9 tonnes without "
+        "its hook.\n");
+    options.question = "What is the weight of the crane in hall two?";
+    assert_int_equal(hd_kb_ask(f->kb, &local, &options, NULL, NULL, &a, NULL), HD_OK);
+    assert_true(a.found);
+    assert_string_equal(a.citations[0].quote, "The crane has a mass of 9 tonnes without its hook.");
+    hd_kb_answer_dispose(&a);
     options.question = "Who invented the telephone exchange in Boston?";
     assert_int_equal(hd_kb_ask(f->kb, &local, &options, NULL, NULL, &a, NULL), HD_OK);
     assert_false(a.found);
