@@ -7,8 +7,7 @@
 #include "engine/engine_impl.h"
 
 enum {
-    MAX_TEXT_IDS = 1 << 20,        /* tokens of one text before it is cut */
-    MAX_JOB_IDS = 1 << 22,         /* of all texts of a request, after */
+    MAX_JOB_IDS = 1 << 22,         /* tokens of all texts of a request, after cutting */
     MAX_COLBERT_FLOATS = 64 << 20, /* of a request's result: 256 MB */
 };
 
@@ -35,97 +34,78 @@ void hd_embed__job_free(struct hd_embed_job *job)
         return;
     hd_embeddings_free(job->out);
     free(job->rows);
-    free(job->ids);
+    hd_ids_dispose(&job->ids);
+    hd_ids_dispose(&job->types);
     free(job);
 }
 
 /* --- tokenizing ------------------------------------------------------------------------------ */
 
-/* Ids of one segment without special tokens. */
-static enum hd_err segment(struct hd_ids *out, const struct hd_loaded *m, const char *prefix,
-                           const char *text, size_t len, struct hd_errmsg *msg)
+static enum hd_err text_err(enum hd_err err, struct hd_errmsg *msg)
 {
+    if (err == HD_ERR_LIMIT)
+        return hd_fail(msg, err, "texts: more than %d tokens in one request (send fewer)",
+                       MAX_JOB_IDS);
+    if (err == HD_ERR_UNSUPPORTED)
+        return hd_fail(msg, err, "text: the tokenizer has no template for pairs of texts");
+    return hd_fail(msg, err, "text: %s", hd_err_text(err));
+}
+
+/* Characters, in the model's template ([CLS] A [SEP], <s> A </s></s> B </s>, …), cut to fit. */
+static enum hd_err add_characters(struct hd_embed_job *job, struct hd_embed_row *row,
+                                  const struct hd_embed_text *text, const char *prefix,
+                                  struct hd_errmsg *msg)
+{
+    const struct hd_loaded *m = job->model;
+    struct hd_token_input input = {.text = text->text,
+                                   .len = text->len,
+                                   .pair = text->pair,
+                                   .pair_len = text->pair_len,
+                                   .max = (size_t)m->n_ctx};
     struct hd_buf whole;
-    enum hd_err err;
+    size_t n_cut = 0;
+    enum hd_err err = HD_OK;
     if (!m->tokenizer)
         return hd_fail(msg, HD_ERR_UNSUPPORTED,
                        "%s: the model carries no tokenizer (give token ids instead)", m->name);
+    hd_buf_init(&whole, text->len + strlen(prefix) + 1);
     if (*prefix) {
-        hd_buf_init(&whole, len + strlen(prefix) + 1);
         hd_buf_puts(&whole, prefix);
-        hd_buf_append(&whole, text, len);
-        err = whole.err ? whole.err
-                        : hd_tokenizer_encode(m->tokenizer, out, whole.data, whole.len, false);
-        hd_buf_dispose(&whole);
-    } else {
-        err = hd_tokenizer_encode(m->tokenizer, out, text, len, false);
+        err = hd_buf_append(&whole, text->text, text->len);
+        input.text = hd_buf_str(&whole);
+        input.len = whole.len;
     }
     if (!err)
-        err = out->err;
-    if (err == HD_ERR_LIMIT)
-        return hd_fail(msg, err, "text: more than %d tokens (split it into passages)",
-                       MAX_TEXT_IDS);
-    return err ? hd_fail(msg, err, "text: %s", hd_err_text(err)) : HD_OK;
+        err = hd_tokenizer_encode_input(m->tokenizer, &job->ids, &job->types, &input, &n_cut);
+    hd_buf_dispose(&whole);
+    row->truncated = n_cut > 0;
+    return err ? text_err(err, msg) : HD_OK;
 }
 
-static enum hd_err given_ids(struct hd_ids *out, const struct hd_loaded *m,
-                             const struct hd_embed_text *text, struct hd_errmsg *msg)
+/* Token ids, as they are or as those of a text between the special tokens, cut to fit. */
+static enum hd_err add_ids(struct hd_embed_job *job, struct hd_embed_row *row,
+                           const struct hd_embed_text *text, struct hd_errmsg *msg)
 {
-    for (size_t i = 0; i < text->n_id; i++) {
+    const struct hd_loaded *m = job->model;
+    int32_t cls = text->add_special ? m->cls : -1, sep = text->add_special ? m->sep : -1;
+    size_t room = (size_t)(m->n_ctx - (cls >= 0) - (sep >= 0));
+    size_t n = text->n_id < room ? text->n_id : room;
+    row->truncated = n < text->n_id;
+    if (cls >= 0)
+        hd_ids_push(&job->ids, cls);
+    for (size_t i = 0; i < n; i++) {
         if (text->ids[i] < 0 || text->ids[i] >= m->hp->n_vocab)
             return hd_fail(msg, HD_ERR_INVALID, "text: token id %d at %zu is not in 0 … %d",
                            text->ids[i], i, m->hp->n_vocab - 1);
-        hd_ids_push(out, text->ids[i]);
+        hd_ids_push(&job->ids, text->ids[i]);
     }
-    return out->err ? hd_fail(msg, out->err, "text: more than %d tokens", MAX_TEXT_IDS) : HD_OK;
-}
-
-/* Cuts the segments so that they fit with `n_special` tokens beside them. A query may take three
- * quarters of the room, as the published re-rankers cut it; the document gets the rest. */
-static bool cut(size_t *a, size_t *b, size_t n_ctx, size_t n_special, bool pair)
-{
-    size_t room = n_ctx > n_special ? n_ctx - n_special : 0, was_a = *a, was_b = *b;
-    size_t most = pair ? room * 3 / 4 : room;
-    if (*a > most && *a + *b > room)
-        *a = most;
-    if (*b > room - *a)
-        *b = room - *a;
-    return *a < was_a || *b < was_b;
-}
-
-static void append(struct hd_ids *out, const struct hd_ids *from, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        hd_ids_push(out, from->id[i]);
-}
-
-static void append_special(struct hd_ids *out, int32_t id)
-{
-    if (id >= 0)
-        hd_ids_push(out, id);
-}
-
-/* [CLS] a [SEP], or [CLS] a [SEP] b [SEP]; RoBERTa writes <s> a </s></s> b </s>. */
-static void compose(struct hd_ids *out, struct hd_embed_row *row, const struct hd_loaded *m,
-                    const struct hd_ids *a, const struct hd_ids *b,
-                    const struct hd_embed_text *text)
-{
-    bool pair = text->pair != NULL, plain = text->ids && !text->add_special;
-    int32_t cls = plain ? -1 : m->cls, sep = plain ? -1 : m->sep;
-    size_t n_a = a->n, n_b = b->n, begin = out->n;
-    size_t n_special = (size_t)(cls >= 0) + (sep < 0 ? 0 : !pair ? 1 : m->two_seps ? 3 : 2);
-    row->truncated = cut(&n_a, &n_b, (size_t)m->n_ctx, n_special, pair);
-    append_special(out, cls);
-    append(out, a, n_a);
-    append_special(out, sep);
-    row->n_first = (int)(out->n - begin);
-    if (pair) {
-        if (m->two_seps)
-            append_special(out, sep);
-        append(out, b, n_b);
-        append_special(out, sep);
-    }
-    row->n = (int)(out->n - begin);
+    if (sep >= 0)
+        hd_ids_push(&job->ids, sep);
+    while (!job->types.err && job->types.n < job->ids.n)
+        hd_ids_push(&job->types, 0);
+    return job->ids.err || job->types.err
+               ? text_err(job->ids.err ? job->ids.err : job->types.err, msg)
+               : HD_OK;
 }
 
 static const char *prefix_of(const struct hd_loaded *m, enum hd_embed_as as)
@@ -134,34 +114,22 @@ static const char *prefix_of(const struct hd_loaded *m, enum hd_embed_as as)
     return as == HD_AS_QUERY ? enc->query_prefix : as == HD_AS_PASSAGE ? enc->passage_prefix : "";
 }
 
-static enum hd_err add_text(struct hd_embed_job *job, struct hd_ids *all, size_t i,
-                            const struct hd_embed_text *text, enum hd_embed_as as,
-                            struct hd_errmsg *msg)
+static enum hd_err add_text(struct hd_embed_job *job, size_t i, const struct hd_embed_text *text,
+                            enum hd_embed_as as, struct hd_errmsg *msg)
 {
-    const struct hd_loaded *m = job->model;
-    struct hd_ids a, b;
-    hd_ids_init(&a, MAX_TEXT_IDS);
-    hd_ids_init(&b, MAX_TEXT_IDS);
-    enum hd_err err = HD_OK;
+    struct hd_embed_row *row = &job->rows[i];
+    enum hd_err err;
+    row->begin = job->ids.n;
     if ((text->text != NULL) == (text->ids != NULL))
         err = hd_fail(msg, HD_ERR_INVALID, "text: either characters or token ids must be given");
     else if (text->text)
-        err = segment(&a, m, prefix_of(m, as), text->text, text->len, msg);
+        err = add_characters(job, row, text, prefix_of(job->model, as), msg);
     else
-        err = given_ids(&a, m, text, msg);
-    if (!err && text->pair)
-        err = segment(&b, m, "", text->pair, text->pair_len, msg);
-    if (!err)
-        compose(all, &job->rows[i], m, &a, &b, text);
-    if (!err && all->err)
-        err = all->err == HD_ERR_LIMIT
-                  ? hd_fail(msg, HD_ERR_LIMIT, "texts: more than %d tokens in one request",
-                            MAX_JOB_IDS)
-                  : hd_fail(msg, all->err, "texts: %s", hd_err_text(all->err));
-    if (!err && !job->rows[i].n)
-        err = hd_fail(msg, HD_ERR_INVALID, "text: empty");
-    hd_ids_dispose(&a);
-    hd_ids_dispose(&b);
+        err = add_ids(job, row, text, msg);
+    row->n = (int)(job->ids.n - row->begin);
+    if (!err && (!row->n || row->n > job->model->n_ctx || job->types.n != job->ids.n))
+        err = hd_fail(msg, HD_ERR_INVALID, "text: %d tokens, 1 to %d can be computed", row->n,
+                      job->model->n_ctx);
     return err;
 }
 
@@ -224,12 +192,12 @@ static enum hd_err check_request(const struct hd_embed_request *r, struct hd_err
 static enum hd_err new_job(struct hd_embed_job **out, struct hd_loaded *m,
                            const struct hd_embed_request *r, struct hd_errmsg *msg)
 {
-    struct hd_ids all;
     struct hd_embed_job *job = calloc(1, sizeof *job);
-    hd_ids_init(&all, MAX_JOB_IDS);
     enum hd_err err = HD_OK;
     *out = NULL;
     if (job) {
+        hd_ids_init(&job->ids, MAX_JOB_IDS);
+        hd_ids_init(&job->types, MAX_JOB_IDS);
         job->rows = calloc(r->n_text, sizeof *job->rows);
         job->out = calloc(1, sizeof *job->out);
     }
@@ -248,20 +216,12 @@ static enum hd_err new_job(struct hd_embed_job **out, struct hd_loaded *m,
     job->t_submit = hd_clock_seconds();
     job->deadline = r->timeout_s > 0 ? job->t_submit + r->timeout_s : 0;
     for (size_t i = 0; !err && i < r->n_text; i++)
-        err = add_text(job, &all, i, &r->texts[i], r->as, msg);
-    if (err)
-        goto out;
-    job->ids = all.id;
-    all.id = NULL;
-    int32_t *at = job->ids;
-    for (size_t i = 0; i < job->n; i++) {
-        job->rows[i].ids = at;
-        at += job->rows[i].n;
+        err = add_text(job, i, &r->texts[i], r->as, msg);
+    if (!err) {
+        *out = job;
+        job = NULL;
     }
-    *out = job;
-    job = NULL;
 out:
-    hd_ids_dispose(&all);
     hd_embed__job_free(job);
     return err;
 }

@@ -97,9 +97,9 @@ static bool add(struct batch *b, struct hd_embed_job *job, int64_t budget)
     if (b->n_seq == HD_EMBED_SEQS || (b->n_seq && b->n + row->n > budget))
         return false;
     for (int i = 0; i < row->n; i++) {
-        m->ids[b->n + i] = row->ids[i];
-        /* the second segment has a type of its own where the model knows more than one */
-        m->positions[b->n + i] = i >= row->n_first && m->hp->enc.n_type > 1;
+        int32_t type = job->types.id[row->begin + (size_t)i];
+        m->ids[b->n + i] = job->ids.id[row->begin + (size_t)i];
+        m->positions[b->n + i] = type < m->hp->enc.n_type ? type : 0;
     }
     m->seqs[b->n_seq] = (struct hd_seq_rows){.begin = b->n, .n = row->n};
     b->of_seq[b->n_seq].job = job;

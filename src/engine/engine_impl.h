@@ -45,7 +45,6 @@ struct hd_loaded {
     struct hd_encoder *encoder;
     struct hd_embed_job *jobs;  /* oldest first */
     int32_t cls, sep, unk, pad; /* ids of special tokens, or -1; immutable */
-    bool two_seps;              /* between a pair, as RoBERTa has it; immutable */
     float *row_out;             /* [n_row_max] */
 
     struct hd_runner *runner;
@@ -105,8 +104,8 @@ struct hd_embed_weight { /* of a token, in a sparse vector */
 
 /* One text of a job, tokenized. */
 struct hd_embed_row {
-    int32_t *ids;   /* into the job's array */
-    int n, n_first; /* tokens; those of the first segment */
+    size_t begin; /* in the job's ids */
+    int n;        /* tokens */
     bool truncated;
 };
 
@@ -121,7 +120,7 @@ struct hd_embed_job {
     struct hd_embed_job *all_prev, *all_next; /* list of all, guarded by mu */
     unsigned what;
     struct hd_embed_row *rows; /* [n] */
-    int32_t *ids;
+    struct hd_ids ids, types;  /* of all texts */
     size_t n, n_taken, n_done;
     double t_submit, t_start, deadline;
     struct hd_embeddings *out;

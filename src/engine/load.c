@@ -199,7 +199,6 @@ static enum hd_err new_encoder(struct hd_engine *e, struct hd_loaded *m, int n_c
     m->sep = special_of(m, "[SEP]", "</s>");
     m->unk = special_of(m, "[UNK]", "<unk>");
     m->pad = special_of(m, "[PAD]", "<pad>");
-    m->two_seps = m->tokenizer && hd_tokenizer_special(m->tokenizer, "[SEP]") < 0;
     size_t left = hd_memory_available();
     size_t scratch = hd_encoder_scratch_bytes(m->model, m->n_row_max, HD_EMBED_SEQS);
     if (!scratch || scratch > left)

@@ -374,7 +374,7 @@ static enum hd_err check(const struct hd_hparams *hp, const char *path, struct h
         {"n_embd", hp->n_embd, 1, 65536},
         {"layer count", hp->n_layer, 1, 1024},
         {"feed-forward width", hp->n_ff, 1, 1 << 20},
-        {"context length", hp->n_ctx, 4, 1 << 20},
+        {"context length", hp->n_ctx, 8, 1 << 20},
         {"head count", hp->n_head, 1, 1024},
         {"token types", hp->enc.n_type, 0, 1024},
         {"first position", hp->enc.pos_first, 0, 1024},
