@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+"""Requantises a real Qwen2.5-Coder GGUF to other types and compares what holdfast computes with each.
+
+    python bench/requant.py BINARY MODEL.gguf --tools DIR [--work DIR] [--types Q2_K,IQ3_S,…] [--out FILE.json]
+
+--tools: the folder with llama.cpp's `llama-quantize` and `llama-imatrix` (both build from the PyPI source package
+`llama-cpp-python`: cmake -S vendor/llama.cpp …, two targets). Needs the `gguf` package. For every type, one file at a
+time, deleted afterwards:
+  1. the file is dequantised by the `gguf` package into an F32 twin; `holdfast logits --kernels ref` on both: largest
+     difference of log-probabilities over the 1,000 most probable tokens at every position of a short text (at most 1e-3);
+  2. the vector kernels against `ref` on the quantised file: mean KL divergence over the texts' positions, and how often
+     the most probable token agrees;
+  3. `ref` on the quantised file against `ref` on MODEL itself: mean KL, which says what the type costs (this
+     judges the quantiser, not holdfast);
+  4. `holdfast bench`: speed and memory.
+A calibration text for the importance matrix is put together from ../shared/data/qa and this repository's sources.
+Results are kept in FILE.json after every type, and a type that is in it is not done again.
+"""
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests/golden"))
+import check_real  # noqa: E402
+
+TYPES = "Q2_K Q3_K_M Q4_0 Q5_K_M Q6_K Q8_0 IQ4_XS IQ3_S IQ2_S".split()
+TEXTS, LENGTH, TWIN_LENGTH = ("en-story", "zh-handbook", "code-c"), 48, 24
+
+
+def run(cmd, **kw):
+    done = subprocess.run(list(map(str, cmd)), capture_output=True, text=True, **kw)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, cmd))[:300]}: exit {done.returncode}: {done.stderr[-800:]}")
+    return done.stdout
+
+
+def texts():
+    """The first tokens of some of the golden texts."""
+    golden = json.loads((ROOT / "tests/golden/real/qwen2.5-coder-1.5b.json").read_text())
+    return [t["tokens"][:LENGTH] for t in golden["texts"] if t["name"] in TEXTS]
+
+
+def logits(binary, model, kernels, tokens, top):
+    out = run([binary, "logits", "-m", model, "--kernels", kernels, "--tokens", ",".join(map(str, tokens)), "--at",
+               ",".join(map(str, range(len(tokens)))), "--top", top])
+    rows = json.loads(out)["rows"]
+    return [dict(rows[str(i)]) for i in range(len(tokens))]
+
+
+def compare(binary, a, b, top=20000):
+    """Mean KL and share of equal best tokens: kernels (or model) b against a, each (model, kernels)."""
+    kls, same = [], 0
+    for tokens in texts():
+        rows_a, rows_b = logits(binary, *a, tokens, top), logits(binary, *b, tokens, top)
+        kls += [check_real.kl(x, y) for x, y in zip(rows_a, rows_b)]
+        same += sum(next(iter(x)) == next(iter(y)) for x, y in zip(rows_a, rows_b))
+    return {"mean_kl": sum(kls) / len(kls), "max_kl": max(kls), "same_best": same, "positions": len(kls)}
+
+
+def calibration(path):
+    """Some paragraphs in English and Chinese, and code."""
+    shared = pathlib.Path(os.environ.get("HOLDFAST_SHARED", ROOT.parent / "shared"))
+    parts = []
+    for name in ("xquad_en_24.json", "xquad_zh_24.json"):
+        data = json.loads((shared / "data/qa" / name).read_text())["data"]
+        parts += [p["context"] for article in data for p in article["paragraphs"]][:12]
+    parts.append((ROOT / "src/store/gguf.c").read_text()[:6000])
+    path.write_text("\n\n".join(parts))
+
+
+def f32_twin(src, dst):
+    """The same metadata, every tensor decoded to F32 by the gguf package, one at a time."""
+    import gguf
+    import numpy as np
+    reader = gguf.GGUFReader(src)
+    arch = reader.fields["general.architecture"].contents()
+    writer = gguf.GGUFWriter(dst, arch)
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        sub = field.types[1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+        writer.add_key_value(name, field.contents(), field.types[0], sub_type=sub)
+    for t in reader.tensors:
+        shape = [int(n) for n in reversed(t.shape)]
+        writer.add_tensor_info(t.name, shape, np.dtype(np.float32), int(np.prod(shape)) * 4)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for t in reader.tensors:
+        writer.write_tensor_data(np.ascontiguousarray(gguf.dequantize(t.data, t.tensor_type), dtype=np.float32))
+    writer.close()
+
+
+def twin_difference(binary, model, twin):
+    f32_twin(model, twin)
+    tokens = texts()[0][:TWIN_LENGTH]
+    ours, want = (logits(binary, m, "ref", tokens, 1000) for m in (model, twin))
+    twin.unlink()
+    # The thousandth place may fall differently; compare what both list, which must be nearly all.
+    common = [set(a) & set(b) for a, b in zip(ours, want)]
+    assert min(map(len, common)) > 980
+    return max(abs(a[i] - b[i]) for a, b, ids in zip(ours, want, common) for i in ids)
+
+
+def one_type(args, kind, imatrix):
+    model, twin = args.work / f"{kind}.gguf", args.work / f"{kind}.f32.gguf"
+    cmd = [args.tools / "llama-quantize", "--allow-requantize"]
+    if imatrix:
+        cmd += ["--imatrix", imatrix]
+    run(cmd + [args.model, model, kind, "2"])
+    inspect = json.loads(run([args.binary, "inspect", model, "--json"]))
+    result = {
+        "date": datetime.date.today().isoformat(), "bytes": model.stat().st_size, "imatrix": bool(imatrix),
+        "types": {k: v["tensors"] for k, v in inspect["types"].items()},
+        "twin_largest_difference": twin_difference(args.binary, model, twin),
+        "vector_vs_ref": compare(args.binary, (model, "ref"), (model, "auto")),
+        "ref_vs_source": compare(args.binary, (args.model, "ref"), (model, "ref")),
+        "bench": json.loads(run([args.binary, "bench", "-m", model, "-p", 128, "-n", 24, "--json"])),
+        "load_average": os.getloadavg()[0],
+    }
+    model.unlink()
+    return result
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("binary")
+    p.add_argument("model")
+    p.add_argument("--tools", type=pathlib.Path, required=True)
+    p.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/requant"))
+    p.add_argument("--types", default=",".join(TYPES))
+    p.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/requant-qwen2.5-coder-1.5b.json")
+    args = p.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    imatrix = args.work / "imatrix.gguf"
+    if not imatrix.exists():
+        calibration(args.work / "calibration.txt")
+        run([args.tools / "llama-imatrix", "-m", args.model, "-f", args.work / "calibration.txt", "-o", imatrix,
+             "-c", "512", "--chunks", "10", "-t", "2"])
+    for kind in args.types.split(","):
+        if kind not in results:
+            results[kind] = one_type(args, kind, imatrix if kind[:2] == "IQ" or kind[:3] in ("Q2_", "Q3_") else None)
+            args.out.write_text(json.dumps(results, indent=1) + "\n")
+        r = results[kind]
+        print(f"{kind:8} {r['bytes'] / 1e9:6.3f} GB  twin {r['twin_largest_difference']:.1e}  "
+              f"KL {r['vector_vs_ref']['mean_kl']:.1e}, best token {r['vector_vs_ref']['same_best']}"
+              f"/{r['vector_vs_ref']['positions']}  cost {r['ref_vs_source']['mean_kl']:.3f}  "
+              f"{r['bench']['prefill_tps']:.1f} and {r['bench']['decode_tps']:.1f} tok/s", flush=True)
+    bad = [k for k, r in results.items() if r["twin_largest_difference"] > 1e-3 or r["vector_vs_ref"]["mean_kl"] > 2e-3]
+    print(f"{len(results) - len(bad)} passed, {len(bad)} failed" + (f" ({', '.join(bad)})" if bad else ""))
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    main()
