@@ -26,7 +26,9 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/golden"))
+sys.path.insert(0, str(ROOT / "tools/golden"))
 import check_real  # noqa: E402
+import f32_twin  # noqa: E402
 
 TYPES = "Q2_K Q3_K_M Q4_0 Q5_K_M Q6_K Q8_0 IQ4_XS IQ3_S IQ2_S".split()
 TEXTS, LENGTH, TWIN_LENGTH = ("en-story", "zh-handbook", "code-c"), 48, 24
@@ -73,31 +75,8 @@ def calibration(path):
     path.write_text("\n\n".join(parts))
 
 
-def f32_twin(src, dst):
-    """The same metadata, every tensor decoded to F32 by the gguf package, one at a time."""
-    import gguf
-    import numpy as np
-    reader = gguf.GGUFReader(src)
-    arch = reader.fields["general.architecture"].contents()
-    writer = gguf.GGUFWriter(dst, arch)
-    for name, field in reader.fields.items():
-        if name.startswith("GGUF.") or name == "general.architecture":
-            continue
-        sub = field.types[1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(name, field.contents(), field.types[0], sub_type=sub)
-    for t in reader.tensors:
-        shape = [int(n) for n in reversed(t.shape)]
-        writer.add_tensor_info(t.name, shape, np.dtype(np.float32), int(np.prod(shape)) * 4)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for t in reader.tensors:
-        writer.write_tensor_data(np.ascontiguousarray(gguf.dequantize(t.data, t.tensor_type), dtype=np.float32))
-    writer.close()
-
-
 def twin_difference(binary, model, twin):
-    f32_twin(model, twin)
+    f32_twin.write(model, twin)
     tokens = texts()[0][:TWIN_LENGTH]
     ours, want = (logits(binary, m, "ref", tokens, 1000) for m in (model, twin))
     twin.unlink()
