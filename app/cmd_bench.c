@@ -72,6 +72,8 @@ int hd_cmd_bench(struct hd_app *app)
         err = hd_app_engine(&engine, &info, app, batch, n_ctx ? n_ctx : n_prompt + n_gen, &msg);
     if (!err)
         err = hd_engine_bench(engine, NULL, n_prompt, n_gen, batch, &result, &msg);
+    if (!err)
+        err = hd_engine_model_info(engine, 0, &info); /* load_s: of the whole loading */
     if (!err) {
         double gbps = (double)info.weight_bytes_per_token * result.decode_tps / batch / 1e9;
         if (app->json)

@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "embedded.h"
 #include "kb/kb.h"
+#include "model_run.h"
 #include "pull/installed.h"
 
 enum { MAX_FILES = 16, MAX_MODELS = 16 };
@@ -153,6 +154,8 @@ static enum hd_err load_models(struct serve *s, struct hd_errmsg *msg)
         if (err)
             return err;
     }
+    for (size_t i = 0; i < s->n_model; i++)
+        hd_app_wait_ready(s->engine, i);
     loading = 0;
     return HD_OK;
 }
@@ -186,7 +189,7 @@ static void print_start(const struct serve *s, const char *address)
     struct hd_model_info info;
     for (size_t i = 0; i < hd_engine_n_model(s->engine); i++)
         if (!hd_engine_model_info(s->engine, i, &info))
-            printf("model      %s (%s, %.1f GB, context %d, %s, loaded in %.1f s)\n", info.name,
+            printf("model      %s (%s, %.1f GB, context %d, %s, ready in %.1f s)\n", info.name,
                    info.arch, (double)info.file_bytes / 1e9, info.n_ctx, info.backend, info.load_s);
     if (!s->n_model)
         printf("model      none: questions to a knowledge base are answered by quoting (holdfast "
@@ -236,6 +239,7 @@ static enum hd_err start(struct serve *s, struct hd_errmsg *msg)
     e.max_sessions = (int)hd_options_int(s->options, "max-sessions");
     e.max_queue = (int)hd_options_int(s->options, "max-queue");
     e.kv_bytes_max = (size_t)hd_options_number(s->options, "kv-bytes");
+    e.preload = hd_options_str(s->options, "preload");
     enum hd_err err = hd_engine_new(&s->engine, &e, msg);
     if (err)
         return err;

@@ -6,10 +6,38 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { MAX_ANSWER = 64 << 20 };
 
 /* --- engine ---------------------------------------------------------------------------------- */
+
+void hd_app_progress_text(char out[160], const struct hd_load_progress *p)
+{
+    double percent = p->bytes_total ? 100.0 * (double)p->bytes_done / (double)p->bytes_total : 100;
+    int n = snprintf(out, 160, "%.60s  %.0f %% of %.0f MB", p->name, percent,
+                     (double)p->bytes_total / 1e6);
+    if (p->eta_s >= 0 && n > 0 && n < 160)
+        snprintf(out + n, 160 - (size_t)n, ", %.0f s left", p->eta_s);
+}
+
+void hd_app_wait_ready(struct hd_engine *engine, size_t model)
+{
+    const struct timespec pause = {.tv_nsec = 20000000};
+    struct hd_load_progress p;
+    char text[160];
+    bool shown = false;
+    while (!hd_engine_load_progress(engine, model, &p) && !p.ready) {
+        if (p.seconds > 1 && isatty(STDERR_FILENO)) {
+            hd_app_progress_text(text, &p);
+            fprintf(stderr, "\r\033[Kloading    %s", text);
+            shown = true;
+        }
+        nanosleep(&pause, NULL);
+    }
+    if (shown)
+        fputs("\r\033[K", stderr);
+}
 
 enum hd_err hd_app_engine(struct hd_engine **out, struct hd_model_info *info,
                           const struct hd_app *app, int max_sessions, int n_ctx,
@@ -33,11 +61,14 @@ enum hd_err hd_app_engine(struct hd_engine **out, struct hd_model_info *info,
     options.max_batch_tokens = (int)hd_options_int(app->options, "max-batch-tokens");
     options.max_sessions = max_sessions;
     options.kv_bytes_max = (size_t)hd_options_number(app->options, "kv-bytes");
+    options.preload = hd_options_str(app->options, "preload");
     if (!n_ctx)
         n_ctx = (int)hd_options_int(app->options, "ctx");
     err = hd_engine_new(&engine, &options, msg);
     if (!err)
         err = hd_engine_load(engine, name ? name : path, path, n_ctx, msg);
+    if (!err)
+        hd_app_wait_ready(engine, 0);
     if (!err)
         err = hd_engine_model_info(engine, 0, info);
     free(path);

@@ -20,12 +20,14 @@
 struct hd_engine;
 
 struct hd_engine_options {
-    const char *kernels;  /* "auto", "ref", "avx2", "avx512", "amx" */
-    int n_thread;         /* 0 = one per core */
-    int max_batch_tokens; /* prompt tokens per scheduler step */
-    int max_sessions;     /* requests that run at once; more wait */
-    int max_queue;        /* requests that wait; more are refused with BUSY */
-    size_t kv_bytes_max;  /* KV of all sessions of a model; 0 = a quarter of the free memory */
+    const char *kernels;     /* "auto", "ref", "avx2", "avx512", "amx" */
+    int n_thread;            /* 0 = one per core */
+    int max_batch_tokens;    /* prompt tokens per scheduler step */
+    int max_sessions;        /* requests that run at once; more wait */
+    int max_queue;           /* requests that wait; more are refused with BUSY */
+    size_t kv_bytes_max;     /* KV of all sessions of a model; 0 = a quarter of the free memory */
+    const char *preload;     /* "mmap" (or NULL), "shm", "memfd", "none": see docs/engine.md */
+    const char *system_root; /* tests: where /proc and /sys are looked for; NULL = "" */
 };
 #define HD_ENGINE_OPTIONS_DEFAULT                                                                  \
     ((struct hd_engine_options){                                                                   \
@@ -37,7 +39,9 @@ enum hd_err hd_engine_new(struct hd_engine **out, const struct hd_engine_options
 void hd_engine_free(struct hd_engine *engine);
 
 /* Loads a GGUF file or a Hugging Face folder under a name (copied); n_ctx 0 = the model's own
- * limit, cut to what kv_bytes_max holds. Blocks until usable. */
+ * limit, cut to what kv_bytes_max holds. Returns as soon as the model can be used: its header and
+ * tokenizer are read, the memory is reserved; weights come in the background, and until they are
+ * all there a pass takes longer. LIMIT where the memory does not suffice, with the figures. */
 enum hd_err hd_engine_load(struct hd_engine *engine, const char *name, const char *path, int n_ctx,
                            struct hd_errmsg *msg);
 
@@ -53,12 +57,25 @@ struct hd_model_info {
     int n_ctx; /* longest prompt + answer; of an encoder, longest text */
     int n_vocab, n_layer, n_embd;
     bool has_tokenizer, thinks;
-    double load_s; /* seconds that loading took */
+    double load_s; /* seconds that loading took, or has taken so far */
     size_t file_bytes;
     size_t weight_bytes_per_token; /* of the file's tensors that one generated token reads */
     int64_t created;               /* unix time of loading */
 };
 size_t hd_engine_n_model(const struct hd_engine *engine);
+
+struct hd_load_progress {
+    const char *name;
+    size_t bytes_done, bytes_total; /* of weights that were, or will be, brought into memory */
+    double seconds, eta_s;          /* since loading began; still to go, -1 where unknown */
+    bool loaded;                    /* nothing is left to do */
+    bool ready;                     /* a prompt need not wait for the disk */
+    bool reused;                    /* a shared copy was found (--preload shm) */
+};
+/* NOTFOUND where there is no model i. */
+enum hd_err hd_engine_load_progress(const struct hd_engine *engine, size_t i,
+                                    struct hd_load_progress *out);
+enum hd_err hd_engine_wait_loaded(struct hd_engine *engine, const char *model);
 enum hd_err hd_engine_model_info(const struct hd_engine *engine, size_t i,
                                  struct hd_model_info *out);
 /* By name; NULL or "" = the first language model, or the first model where there is none.

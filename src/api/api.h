@@ -35,7 +35,8 @@ struct hd_api_options {
     size_t n_file;
 };
 
-/* Listens at once; until hd_api_set_ready, only health, metrics and the page are answered. */
+/* Listens at once; until hd_api_set_ready, only health, metrics, tokens and the page are answered.
+ */
 enum hd_err hd_api_new(struct hd_api **out, const struct hd_api_options *options,
                        struct hd_errmsg *msg);
 int hd_api_port(const struct hd_api *api);

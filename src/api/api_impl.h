@@ -97,6 +97,7 @@ bool hd_api__origin_is_host(const char *origin, const char *host);
 enum hd_api__route_kind {
     ROUTE_OPEN = 1, /* page and health: no key */
     ROUTE_READ,     /* needs a key where one is set */
+    ROUTE_TOKENS,   /* the same: needs a tokenizer, which is there before the weights are */
     ROUTE_WORK,     /* also needs a ready server */
     ROUTE_GENERATE, /* and room in the queue */
 };

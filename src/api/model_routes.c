@@ -104,6 +104,9 @@ static int model_fault(struct hd_api__call *call, const char *name, struct hd_mo
 {
     if (!hd_engine_model_find(call->api->engine, name, info))
         return 0;
+    if (!atomic_load(&call->api->ready))
+        return hd_api__fault(fault, 503, "loading", NULL,
+                             "the server is still loading (GET /startupz tells how far)");
     return hd_api__fault(fault, 404, "model_not_found", "model",
                          "the model \"%.100s\" is not loaded here", name ? name : "");
 }

@@ -29,14 +29,44 @@ void hd_api__readyz(struct hd_http_request *request, void *ud)
                                  (json_int_t)hd_engine_n_model(api->engine)));
 }
 
+static json_t *progress_json(const struct hd_load_progress *p)
+{
+    return json_pack(
+        "{s:s,s:I,s:I,s:f,s:f,s:o,s:b,s:b}", "id", p->name, "bytes", (json_int_t)p->bytes_done,
+        "bytes_total", (json_int_t)p->bytes_total, "percent",
+        p->bytes_total ? 100.0 * (double)p->bytes_done / (double)p->bytes_total : 100.0, "seconds",
+        p->seconds, "eta_seconds", p->eta_s < 0 ? json_null() : json_real(p->eta_s), "ready",
+        (int)p->ready, "loaded", (int)p->loaded);
+}
+
+/* Bytes of the models that are bound so far; later ones are not known yet. */
 void hd_api__startupz(struct hd_http_request *request, void *ud)
 {
     struct hd_api *api = ud;
-    bool ready = atomic_load(&api->ready);
+    struct hd_load_progress p;
+    bool ready = atomic_load(&api->ready), weights = false;
+    double bytes = 0, total = 0, eta = 0;
+    json_t *models = json_array();
+    for (size_t i = 0; !hd_engine_load_progress(api->engine, i, &p); i++) {
+        json_array_append_new(models, progress_json(&p));
+        bytes += (double)p.bytes_done;
+        total += (double)p.bytes_total;
+        weights |= !p.loaded;
+        eta = p.eta_s < 0 || eta < 0 ? -1 : eta > p.eta_s ? eta : p.eta_s;
+    }
     pthread_mutex_lock(&api->mu);
-    json_t *body =
-        json_pack("{s:s,s:s,s:i,s:i}", "status", ready ? "ready" : "loading", "stage",
-                  ready ? "ready" : api->stage, "done", api->stage_done, "total", api->stage_total);
+    json_t *body = json_pack(
+        "{s:s,s:s,s:i,s:i,s:I,s:I,s:f,s:o,s:o}", "status", ready ? "ready" : "loading", "stage",
+        weights ? "weights"
+        : ready ? "ready"
+                : api->stage,
+        "done", api->stage_done, "total", api->stage_total, "bytes", (json_int_t)bytes,
+        "bytes_total", (json_int_t)total, "percent",
+        total > 0 ? 100 * bytes / total
+        : ready   ? 100.0
+                  : 0.0,
+        "eta_seconds", eta < 0 || (!ready && total <= 0) ? json_null() : json_real(eta), "models",
+        models);
     pthread_mutex_unlock(&api->mu);
     hd_api__reply_json(request, ready ? 200 : 503, body);
 }

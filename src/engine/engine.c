@@ -6,6 +6,18 @@
 #include "base/log.h"
 #include "engine/engine_impl.h"
 
+static enum hd_err parse_preload(enum hd_preload *out, const char *name, struct hd_errmsg *msg)
+{
+    static const char *const names[] = {"mmap", "shm", "memfd", "none"};
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(name ? name : "mmap", names[i])) {
+            *out = (enum hd_preload)i;
+            return HD_OK;
+        }
+    return hd_fail(msg, HD_ERR_USAGE, "--preload: \"%.40s\" is none of mmap, shm, memfd, none",
+                   name);
+}
+
 static enum hd_err check_options(const struct hd_engine_options *o, struct hd_errmsg *msg)
 {
     if (o->n_thread < 0 || o->n_thread > 1024)
@@ -30,6 +42,7 @@ enum hd_err hd_engine_new(struct hd_engine **out, const struct hd_engine_options
     if (!e)
         return hd_fail(msg, HD_ERR_NOMEM, "engine: out of memory");
     e->options = *options;
+    e->options.preload = NULL; /* borrowed for this call only */
     /* Chunks of a prompt end at multiples of the block, so a step takes whole blocks. */
     e->options.max_batch_tokens =
         (options->max_batch_tokens + HD_KV_BLOCK - 1) / HD_KV_BLOCK * HD_KV_BLOCK;
@@ -46,6 +59,8 @@ enum hd_err hd_engine_new(struct hd_engine **out, const struct hd_engine_options
     e->options.kernels = e->kernels;
     if (!e->kernels)
         err = hd_fail(msg, HD_ERR_NOMEM, "engine: out of memory");
+    if (!err)
+        err = parse_preload(&e->preload, options->preload, msg);
     if (!err)
         err = hd_backend_get(&e->backend, e->kernels, msg);
     if (!err && (err = hd_pool_new(&e->pool, options->n_thread)))
@@ -160,6 +175,11 @@ size_t hd_engine_n_model(const struct hd_engine *engine)
     return n;
 }
 
+static double load_s(const struct hd_loaded *m)
+{
+    return atomic_load(&m->loader.loaded) ? m->loader.load_s : hd_clock_seconds() - m->loader.start;
+}
+
 static void describe(const struct hd_loaded *m, struct hd_model_info *out)
 {
     enum hd_chat_form form = m->tokenizer ? hd_chat_form(m->tokenizer) : HD_CHAT_NONE;
@@ -176,7 +196,7 @@ static void describe(const struct hd_loaded *m, struct hd_model_info *out)
         .n_embd = m->hp->n_embd,
         .has_tokenizer = m->tokenizer != NULL,
         .thinks = hd_chat_form_thinks(form),
-        .load_s = m->load_s,
+        .load_s = load_s(m),
         .file_bytes = hd_store_file_bytes(m->store),
         .weight_bytes_per_token = hd_model_weight_bytes_per_token(m->model),
         .created = m->created,

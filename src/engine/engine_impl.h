@@ -11,6 +11,7 @@
 
 #include "base/pool.h"
 #include "engine/blocks.h"
+#include "engine/memory.h"
 #include "engine/sampler.h"
 #include "holdfast/holdfast.h"
 #include "model/encoder.h"
@@ -26,6 +27,19 @@ enum {
     HD_EMBED_SEQS = 256, /* texts in one batch of an encoder */
 };
 
+/* What brings a model's weights into memory (loader.c). */
+struct hd_loader {
+    pthread_t *thread;
+    int n_thread;
+    bool started, resident; /* the file was in the page cache when loading began */
+    double start;
+    atomic_bool stop, loaded;
+    atomic_int n_running;
+    pthread_mutex_t mu; /* guards what follows */
+    pthread_cond_t done;
+    double load_s; /* fixed once loaded */
+};
+
 /* A loaded model. The first group is immutable once attached to the engine; the second belongs to
  * the scheduler thread. */
 struct hd_loaded {
@@ -37,8 +51,9 @@ struct hd_loaded {
     bool add_bos;                    /* to plain prompts */
     int32_t think_open, think_close; /* ids of <think> and </think>, or -1 */
     int n_ctx, n_row_max, n_out_max;
-    double load_s;
     int64_t created;
+    struct hd_loader loader;
+    struct hd_memory memory;      /* what was left when this model was loaded, less what it takes */
     struct hd_block_key root_key; /* of all that a block's content depends on besides ids, tenant */
 
     /* encoders have these, and none of what follows */
@@ -139,6 +154,7 @@ struct hd_call {
 struct hd_engine {
     struct hd_engine_options options;
     char *kernels;
+    enum hd_preload preload;
     const struct hd_backend *backend;
     struct hd_pool *pool; /* run by the scheduler thread only */
     pthread_t thread;
@@ -178,6 +194,12 @@ enum hd_model_kind hd_loaded__kind(const struct hd_loaded *m);
 enum hd_err hd_engine__call(struct hd_engine *engine, void (*fn)(struct hd_engine *, void *),
                             void *ud);
 void hd_loaded__free(struct hd_loaded *m); /* load.c */
+
+/* loader.c */
+/* Starts the threads; background false: nothing is read before it is used. loader.start is set. */
+enum hd_err hd_loader__start(struct hd_loaded *m, int n_thread, bool background,
+                             struct hd_errmsg *msg);
+void hd_loader__stop(struct hd_loaded *m);
 
 /* scheduler.c */
 void *hd_scheduler__main(void *engine);

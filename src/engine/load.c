@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/checked.h"
 #include "base/clock.h"
@@ -9,11 +10,13 @@
 #include "base/log.h"
 #include "engine/engine_impl.h"
 #include "engine/memory.h"
+#include "kernels/arena.h"
 
 void hd_loaded__free(struct hd_loaded *m)
 {
     if (!m)
         return;
+    hd_loader__stop(m);
     hd_encoder_free(m->encoder);
     free(m->row_out);
     hd_runner_free(m->runner);
@@ -70,33 +73,80 @@ static enum hd_err open_files(struct hd_loaded *m, struct hd_errmsg *msg)
     return err;
 }
 
-/* Back ends with a layout of their own copy the weights; a copy that does not fit is refused here,
- * before the machine starts to swap. */
-static enum hd_err check_memory(const struct hd_engine *e, const struct hd_loaded *m,
-                                struct hd_errmsg *msg)
+/* Copies that models loaded before are still to make: memory that is promised, not yet taken. */
+static size_t promised(struct hd_engine *e)
 {
-    size_t need = 0, left = hd_memory_available();
-    if (!strcmp(hd_backend_name(e->backend), "ref"))
-        return HD_OK;
-    for (size_t i = 0; i < hd_store_n_tensor(m->store); i++)
-        if (!hd_add(&need, need, hd_store_tensor_at(m->store, i)->bytes))
-            need = SIZE_MAX;
-    if (need <= left)
-        return HD_OK;
-    return hd_fail(msg, HD_ERR_LIMIT,
-                   "%s: the weights need %.0f MB of memory, %.0f MB are free (use a smaller "
-                   "model or a stronger quantisation, or free memory)",
-                   m->path, mb(need), mb(left));
+    size_t sum = 0;
+    pthread_mutex_lock(&e->mu);
+    for (size_t i = 0; i < e->n_model; i++)
+        if (!atomic_load(&e->model[i]->loader.loaded)) {
+            const struct hd_model *other = e->model[i]->model;
+            size_t made = hd_model_made_bytes(other), all = hd_model_copy_bytes(other);
+            sum += made < all ? all - made : 0;
+        }
+    pthread_mutex_unlock(&e->mu);
+    return sum;
 }
 
-static enum hd_err load_weights(struct hd_engine *e, struct hd_loaded *m, struct hd_errmsg *msg)
+/* What is left for this model. A copy that does not fit is refused here, before anything is
+ * reserved: later it would be the kernel that ends the process. */
+static enum hd_err check_memory(struct hd_engine *e, struct hd_loaded *m, struct hd_errmsg *msg)
+{
+    struct hd_memory *now = &m->memory;
+    size_t owed = promised(e), need = hd_model_copy_bytes(m->model);
+    hd_memory_look(now, e->options.system_root ? e->options.system_root : "");
+    now->left -= owed < now->left ? owed : now->left;
+    if (need > now->left)
+        return hd_fail(msg, HD_ERR_LIMIT,
+                       "%s: the weights need %.0f MB of memory, %s has %.0f MB of %.0f MB left "
+                       "(use a smaller model or a stronger quantisation, or give it more memory)",
+                       m->path, mb(need), now->who, mb(now->left), mb(now->limit));
+    now->left -= need;
+    return HD_OK;
+}
+
+/* The shared copy's name: which model file, in which state, copied by which program. Only the same
+ * program is sure to mean the same layout. */
+static enum hd_err shared_key(char key[128], const struct hd_engine *e, const struct hd_loaded *m,
+                              struct hd_errmsg *msg)
+{
+    char path[65], identity[65], all[65];
+    struct stat st = {0};
+    enum hd_err err = hd_store_identity(m->store, identity);
+    if (!err)
+        err = hd_sha256_hex(path, m->path, strlen(m->path));
+    if (!err && stat("/proc/self/exe", &st))
+        err = HD_ERR_IO;
+    if (err)
+        return hd_fail(msg, err, "%s: cannot name a shared copy: %s", m->path, hd_err_text(err));
+    bool packed = strcmp(hd_backend_name(e->backend), "ref") != 0;
+    char text[256];
+    int n = snprintf(text, sizeof text, "%s %d %lld %lld.%ld", identity, packed,
+                     (long long)st.st_size, (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+    err = hd_sha256_hex(all, text, (size_t)n);
+    snprintf(key, 128, "%.16s-%.32s", path, all);
+    return err;
+}
+
+/* Copies of this model that its file, its kernels or the program have outdated; with --preload none
+ * the current one too. */
+static void remove_outdated(const struct hd_engine *e, const char *key)
+{
+    char prefix[18];
+    snprintf(prefix, sizeof prefix, "%.17s", key); /* "PATH-" */
+    int n = hd_arena_remove(prefix, e->preload == HD_PRELOAD_SHM ? key : NULL);
+    if (n)
+        hd_log(HD_LOG_INFO, "engine", "shared copies removed n=%d", n);
+}
+
+static enum hd_err bind_model(struct hd_engine *e, struct hd_loaded *m, struct hd_errmsg *msg)
 {
     struct hd_pool *pool =
         NULL; /* the engine's belongs to the scheduler, which goes on meanwhile */
-    enum hd_err err = hd_pool_new(&pool, e->options.n_thread);
+    enum hd_err err = hd_pool_new(&pool, 1);
     if (err)
         return hd_fail(msg, err, "%s: cannot start threads", m->path);
-    err = hd_model_load(&m->model, m->store, e->backend, pool, msg);
+    err = hd_model_bind(&m->model, m->store, e->backend, pool, e->preload, msg);
     hd_pool_free(pool);
     if (err)
         return err;
@@ -109,13 +159,25 @@ static enum hd_err load_weights(struct hd_engine *e, struct hd_loaded *m, struct
     return HD_OK;
 }
 
+static enum hd_err reserve_weights(struct hd_engine *e, struct hd_loaded *m, struct hd_errmsg *msg)
+{
+    char key[128] = "";
+    enum hd_err err = HD_OK;
+    if (e->preload == HD_PRELOAD_SHM || e->preload == HD_PRELOAD_NONE) {
+        err = shared_key(key, e, m, msg);
+        if (!err)
+            remove_outdated(e, key);
+    }
+    return err ? err : hd_model_reserve(m->model, key, msg);
+}
+
 /* Sets n_ctx and returns the number of KV blocks: as many as the budget holds, at most what all
  * sessions could use together. */
 static enum hd_err size_kv(const struct hd_engine *e, struct hd_loaded *m, int n_ctx,
                            int64_t *n_block, struct hd_errmsg *msg)
 {
-    size_t block = hd_model_kv_block_bytes(m->model);
-    size_t budget = e->options.kv_bytes_max ? e->options.kv_bytes_max : hd_memory_available() / 4;
+    size_t block = hd_model_kv_block_bytes(m->model), left = m->memory.left;
+    size_t budget = e->options.kv_bytes_max ? e->options.kv_bytes_max : left / 4;
     size_t fits = budget / block;
     int want = n_ctx ? n_ctx : m->hp->n_ctx;
     if (n_ctx > m->hp->n_ctx)
@@ -132,7 +194,15 @@ static enum hd_err size_kv(const struct hd_engine *e, struct hd_loaded *m, int n
     size_t most = need * (size_t)e->options.max_sessions;
     m->n_ctx = fits < need ? (int)(fits * HD_KV_BLOCK) : want;
     fits = fits < most ? fits : most;
+    if (fits * block > left)
+        return hd_fail(msg, HD_ERR_LIMIT,
+                       "%s: a KV cache of %.0f MB was asked for; beside the weights' %.0f MB, %s "
+                       "has %.0f MB of %.0f MB left (lower --kv-bytes or --ctx, or use a smaller "
+                       "model)",
+                       m->path, mb(fits * block), mb(hd_model_copy_bytes(m->model)), m->memory.who,
+                       mb(left), mb(m->memory.limit));
     *n_block = fits < 1 << 26 ? (int64_t)fits : 1 << 26;
+    m->memory.left -= (size_t)*n_block * block;
     return HD_OK;
 }
 
@@ -166,15 +236,17 @@ static enum hd_err new_runner(struct hd_engine *e, struct hd_loaded *m, int n_ct
     m->n_out_max = e->options.max_sessions < HD_OUT_ROWS ? e->options.max_sessions : HD_OUT_ROWS;
     struct hd_runner_options o = {m->n_row_max, m->n_out_max, m->n_ctx, n_block};
     /* Expanded MLA needs scratch for a whole context: shorten an unasked-for one to what fits. */
-    size_t left = hd_memory_available(), scratch;
+    size_t left = m->memory.left, scratch;
     while (((scratch = hd_runner_scratch_bytes(m->model, &o)) == 0 || scratch > left) && !n_ctx &&
            o.n_ctx > 4 * HD_KV_BLOCK)
         o.n_ctx /= 2;
     if (!scratch || scratch > left)
         return hd_fail(msg, HD_ERR_LIMIT,
-                       "%s: %lld tokens of context need %.0f MB of working memory, %.0f MB are "
-                       "free (lower --ctx or --max-batch-tokens)",
-                       m->path, (long long)o.n_ctx, mb(scratch), mb(left));
+                       "%s: %lld tokens of context need %.0f MB of working memory; beside the "
+                       "weights' %.0f MB and the KV cache, %s has %.0f MB of %.0f MB left (lower "
+                       "--ctx, --kv-bytes or --max-batch-tokens)",
+                       m->path, (long long)o.n_ctx, mb(scratch), mb(hd_model_copy_bytes(m->model)),
+                       m->memory.who, mb(left), mb(m->memory.limit));
     m->n_ctx = (int)o.n_ctx;
     err = hd_runner_new(&m->runner, m->model, e->pool, &o, msg);
     if (!err && ((err = hd_blocks_new(&m->blocks, (int32_t)n_block)) || (err = new_buffers(e, m))))
@@ -199,7 +271,7 @@ static enum hd_err new_encoder(struct hd_engine *e, struct hd_loaded *m, int n_c
     m->sep = special_of(m, "[SEP]", "</s>");
     m->unk = special_of(m, "[UNK]", "<unk>");
     m->pad = special_of(m, "[PAD]", "<pad>");
-    size_t left = hd_memory_available();
+    size_t left = m->memory.left;
     size_t scratch = hd_encoder_scratch_bytes(m->model, m->n_row_max, HD_EMBED_SEQS);
     if (!scratch || scratch > left)
         return hd_fail(msg, HD_ERR_LIMIT,
@@ -256,28 +328,32 @@ static enum hd_err load(struct hd_engine *e, const char *name, const char *path,
     if (!err)
         err = open_files(m, msg);
     if (!err)
-        err = check_memory(e, m, msg);
+        err = bind_model(e, m, msg);
     if (!err)
-        err = load_weights(e, m, msg);
+        err = check_memory(e, m, msg);
     if (!err)
         err = m->hp->arch == HD_ARCH_BERT ? new_encoder(e, m, n_ctx, msg)
                                           : new_runner(e, m, n_ctx, msg);
+    if (!err)
+        err = reserve_weights(e, m, msg);
     if (!err) {
         m->think_open = m->tokenizer ? hd_tokenizer_special(m->tokenizer, "<think>") : -1;
         m->think_close = m->tokenizer ? hd_tokenizer_special(m->tokenizer, "</think>") : -1;
         m->add_bos = wants_bos(m);
         m->created = hd_clock_unix();
-        m->load_s = hd_clock_seconds() - start;
+        m->loader.start = start;
         set_root_key(e, m);
-        err = attach(e, m, msg);
+        err = hd_loader__start(m, hd_pool_threads(e->pool), e->preload != HD_PRELOAD_NONE, msg);
     }
+    if (!err)
+        err = attach(e, m, msg);
     if (err) {
         hd_loaded__free(m);
         return err;
     }
-    hd_log(HD_LOG_INFO, "engine", "loaded name=%s arch=%s backend=%s n_ctx=%d kv_blocks=%d s=%.2f",
+    hd_log(HD_LOG_INFO, "engine", "bound name=%s arch=%s backend=%s n_ctx=%d kv_blocks=%d s=%.2f",
            m->name, m->hp->arch_name, hd_backend_name(e->backend), m->n_ctx,
-           m->blocks ? hd_blocks_total(m->blocks) : 0, m->load_s);
+           m->blocks ? hd_blocks_total(m->blocks) : 0, hd_clock_seconds() - start);
     return HD_OK;
 }
 

@@ -339,6 +339,7 @@ enum hd_err hd_engine_bench(struct hd_engine *e, const char *model, int n_prompt
                       .per_seq = hd_session__blocks_for(n_prompt + n_gen),
                       .out = out,
                       .msg = msg};
+    hd_engine_wait_loaded(e, m->name);
     b.ids = malloc((size_t)n_prompt * sizeof *b.ids);
     b.next = malloc((size_t)batch * sizeof *b.next);
     b.table = malloc((size_t)batch * (size_t)b.per_seq * sizeof *b.table);

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/checked.h"
 #include "kernels/ops.h"
 #include "kernels/x86/x86.h"
 
@@ -62,75 +61,6 @@ const char *hd_backend_name(const struct hd_backend *backend)
 enum hd_dtype hd_backend_kv_dtype(const struct hd_backend *backend)
 {
     return backend->kv_dtype;
-}
-
-/* --- weights ----------------------------------------------------------------------------- */
-
-enum hd_err hd_weight_new(struct hd_weight **out, const struct hd_backend *backend,
-                          enum hd_dtype dtype, int64_t n_in, int64_t n_out, int64_t n_matrix,
-                          const void *data, unsigned usage, struct hd_pool *pool,
-                          struct hd_errmsg *msg)
-{
-    *out = NULL;
-    const struct hd_dtype_info *info = hd_dtype_info(dtype);
-    if (!info || !info->dequantise)
-        return hd_fail(msg, HD_ERR_UNSUPPORTED, "weight: type %s cannot be computed with",
-                       hd_dtype_gguf_name(dtype));
-    size_t row_bytes = hd_dtype_row_bytes(dtype, n_in), total;
-    if (n_in <= 0 || n_out <= 0 || n_matrix <= 0 || !row_bytes ||
-        !hd_mul(&total, row_bytes, (size_t)n_out) || !hd_mul(&total, total, (size_t)n_matrix))
-        return hd_fail(msg, HD_ERR_INVALID,
-                       "weight: %lld matrices of %lld rows of %lld elements of type %s: "
-                       "no possible shape",
-                       (long long)n_matrix, (long long)n_out, (long long)n_in, info->name);
-    struct hd_weight *w = calloc(1, sizeof *w);
-    if (!w)
-        return hd_fail(msg, HD_ERR_NOMEM, "weight: out of memory");
-    *w = (struct hd_weight){.backend = backend,
-                            .dtype = dtype,
-                            .usage = usage,
-                            .n_in = n_in,
-                            .n_out = n_out,
-                            .n_matrix = n_matrix,
-                            .row_bytes = row_bytes,
-                            .data = data};
-    enum hd_err err = HD_OK;
-    if (backend->ops->weight_prepare && usage & HD_WEIGHT_MATMUL)
-        err = backend->ops->weight_prepare(w, pool, msg);
-    if (err) {
-        hd_weight_free(w);
-        return err;
-    }
-    *out = w;
-    return HD_OK;
-}
-
-void hd_weight_free(struct hd_weight *weight)
-{
-    if (!weight)
-        return;
-    hd_pages_free(weight->packed, weight->packed_bytes);
-    free(weight);
-}
-
-int64_t hd_weight_n_in(const struct hd_weight *weight)
-{
-    return weight->n_in;
-}
-
-int64_t hd_weight_n_out(const struct hd_weight *weight)
-{
-    return weight->n_out;
-}
-
-int64_t hd_weight_n_matrix(const struct hd_weight *weight)
-{
-    return weight->n_matrix;
-}
-
-size_t hd_weight_bytes(const struct hd_weight *weight)
-{
-    return weight->packed_bytes;
 }
 
 /* --- streams ------------------------------------------------------------------------------ */

@@ -16,6 +16,7 @@
 #ifndef HD_KERNELS_BACKEND_H
 #define HD_KERNELS_BACKEND_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -58,11 +59,17 @@ void hd_tensor_download(void *host, const struct hd_tensor *t);
 /* --- weights ----------------------------------------------------------------------------- */
 
 /* What a weight will be used for. A product wants the repacked copy, a look-up of rows the rows as
- * they lie in the file; a tied output matrix wants both. HD_WEIGHT_MAPPED says that data lies in a
- * map of a file (never in allocated memory): pages whose contents were copied are then dropped from
- * the process with madvise, to be read again from the file should anyone look. HD_WEIGHT_LOGITS
- * marks the output matrix, whose products are computed with more precision. */
-enum { HD_WEIGHT_MATMUL = 1, HD_WEIGHT_EMBED = 2, HD_WEIGHT_MAPPED = 4, HD_WEIGHT_LOGITS = 8 };
+ * they lie in the file; a tied output matrix wants both. */
+enum {
+    HD_WEIGHT_MATMUL = 1,
+    HD_WEIGHT_EMBED = 2,
+    /* data lies in a map of a file (never in allocated memory): pages whose contents were copied
+     * are dropped from the process with madvise, to be read again should anyone look */
+    HD_WEIGHT_MAPPED = 4,
+    HD_WEIGHT_LOGITS = 8, /* the output matrix, whose products are computed with more precision */
+    HD_WEIGHT_LAZY = 16,  /* the copy is made later, see below */
+    HD_WEIGHT_COPY = 32,  /* a copy is wanted even where the back end could do without */
+};
 
 /* Prepares n_matrix matrices of n_out rows of n_in elements, rows contiguous, matrices one after
  * another, as they lie in a file. `data` (any alignment) must stay valid while the weight lives
@@ -78,6 +85,23 @@ int64_t hd_weight_n_in(const struct hd_weight *weight);
 int64_t hd_weight_n_out(const struct hd_weight *weight);
 int64_t hd_weight_n_matrix(const struct hd_weight *weight);
 size_t hd_weight_bytes(const struct hd_weight *weight); /* of its own copy, 0 if none */
+/* What hd_weight_work has to make: the copy's bytes, or, for a lazy one without a copy, those of
+ * the file, which are then only read. */
+size_t hd_weight_work_bytes(const struct hd_weight *weight);
+unsigned hd_weight_usage(const struct hd_weight *weight);
+
+/* A lazy weight is usable at once: what is not copied yet, a product repacks on the way, panel by
+ * panel, with the same bits as result. Making the copy: give it memory, then let any number of
+ * threads work on it. `progress` (nullable) counts bytes made. on_demand: nobody will work on it,
+ * so the first product that wants it makes it. */
+void hd_weight_place(struct hd_weight *weight, void *memory, atomic_size_t *progress,
+                     bool on_demand); /* hd_weight_bytes of zeroed memory, borrowed */
+/* The memory holds the copy already. */
+void hd_weight_place_made(struct hd_weight *weight, void *memory, atomic_size_t *progress);
+/* Takes parts and makes them until none is left or *stop becomes true (NULL: never). */
+void hd_weight_work(struct hd_weight *weight, const atomic_bool *stop);
+/* Asks the kernel to read the weight's part of the file soon. */
+void hd_weight_read_ahead(const struct hd_weight *weight);
 
 /* --- streams ------------------------------------------------------------------------------ */
 

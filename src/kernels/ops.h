@@ -6,11 +6,16 @@
 #ifndef HD_KERNELS_OPS_H
 #define HD_KERNELS_OPS_H
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "kernels/backend.h"
 
 struct hd_ops {
-    /* Fills in w->packed, w->packed_bytes and w->pack, or leaves them alone. */
-    enum hd_err (*weight_prepare)(struct hd_weight *w, struct hd_pool *pool, struct hd_errmsg *msg);
+    /* A layout of the back end's own: plan fills in w->pack, w->packed_bytes and w->n_part; part
+     * makes the parts [begin, end) of the copy, from any thread. NULL: it computes from w->data. */
+    enum hd_err (*weight_plan)(struct hd_weight *w, struct hd_errmsg *msg);
+    void (*weight_part)(const struct hd_weight *w, size_t begin, size_t end);
     void (*embed)(struct hd_stream *, struct hd_tensor, const struct hd_weight *, const int32_t *,
                   int64_t);
     void (*rms_norm)(struct hd_stream *, struct hd_tensor, struct hd_tensor, struct hd_tensor,
@@ -71,11 +76,39 @@ struct hd_weight {
     int64_t n_in, n_out, n_matrix;
     size_t row_bytes;
     const uint8_t *data; /* borrowed: rows as in the file */
-    /* The vector back ends' copy (x86/pack.h); owned. NULL in ref. */
+    /* The copy that products read: the vector back ends' layout (x86/pack.h), in ref the rows as
+     * they are (HD_WEIGHT_COPY). packed_bytes 0: there is none. */
     const struct hd_pack *pack;
-    uint8_t *packed;
-    size_t packed_bytes;
+    uint8_t *packed; /* NULL until there is memory for it */
+    size_t packed_bytes, n_part;
+    bool packed_borrowed;
+    struct hd_weight_fill *fill; /* NULL where there is no copy */
 };
+
+/* How far a copy has come. Threads take parts by `next`; who finishes the last one says so. */
+struct hd_weight_fill {
+    atomic_size_t next, done; /* parts */
+    size_t grab;              /* parts taken at once */
+    atomic_bool ready;        /* all parts are made: products may read the copy */
+    bool on_demand;           /* nobody works on it in the background */
+    atomic_size_t *progress;  /* bytes made, of all weights that share the counter; or NULL */
+    pthread_mutex_t mu;
+    pthread_cond_t made; /* ready became true */
+};
+
+/* Whether products may read w->packed; always so where there is no copy. */
+static inline bool hd_weight_ready(const struct hd_weight *w)
+{
+    return !w->fill || atomic_load_explicit(&w->fill->ready, memory_order_acquire);
+}
+/* Makes what is left of the copy with the pool, and waits for what others are making. The memory
+ * must be there. */
+void hd_weight_finish(const struct hd_weight *w, struct hd_pool *pool);
+/* Rows as in the file, from where they are best read. */
+static inline const uint8_t *hd_weight_rows(const struct hd_weight *w)
+{
+    return w->packed && !w->pack && hd_weight_ready(w) ? w->packed : w->data;
+}
 
 /* Scratch by purpose, so that an op may hold several at once. */
 enum hd_scratch {

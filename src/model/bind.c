@@ -101,7 +101,7 @@ static enum hd_err make_weight(struct hd_weight **out, struct hd_binder *b, enum
     struct hd_weight *w = NULL;
     *out = NULL;
     enum hd_err err = hd_weight_new(&w, b->model->backend, dtype, n_in, n_out, n_matrix, data,
-                                    usage, b->pool, b->msg);
+                                    usage | b->usage, b->pool, b->msg);
     if (!err)
         err = hd_model__own(b->model, HD_OWNED_WEIGHT, w);
     if (!err)

@@ -68,7 +68,7 @@ static enum hd_err bind_flat(struct hd_weight **out, struct hd_binder *b,
     if (err)
         return err;
     err = hd_weight_new(out, b->model->backend, t->dtype, n_in, n_out, b->model->hp.n_head, t->data,
-                        HD_WEIGHT_MATMUL, b->pool, b->msg);
+                        HD_WEIGHT_MATMUL | HD_WEIGHT_MAPPED | b->usage, b->pool, b->msg);
     if (!err && (err = hd_model__own(b->model, HD_OWNED_WEIGHT, *out)))
         *out = NULL;
     if (!err)

@@ -52,6 +52,11 @@ static enum hd_err bind_layer(struct hd_binder *b, int layer)
     return HD_ERR_INTERNAL;
 }
 
+static void work_task(void *ud, size_t begin, size_t end, int thread)
+{
+    hd_model_work(ud, NULL);
+}
+
 static enum hd_err bind_all(struct hd_binder *b)
 {
     struct hd_model *m = b->model;
@@ -73,9 +78,9 @@ static enum hd_err bind_all(struct hd_binder *b)
     return err;
 }
 
-enum hd_err hd_model_load(struct hd_model **out, const struct hd_store *store,
+enum hd_err hd_model_bind(struct hd_model **out, const struct hd_store *store,
                           const struct hd_backend *backend, struct hd_pool *pool,
-                          struct hd_errmsg *msg)
+                          enum hd_preload preload, struct hd_errmsg *msg)
 {
     struct hd_hparams hp;
     *out = NULL;
@@ -92,14 +97,36 @@ enum hd_err hd_model_load(struct hd_model **out, const struct hd_store *store,
     model->store = store;
     model->backend = backend;
     model->hp = hp;
-    struct hd_binder binder = {.model = model, .pool = pool, .msg = msg};
+    model->preload = preload;
+    struct hd_binder binder = {.model = model, .pool = pool, .usage = HD_WEIGHT_LAZY, .msg = msg};
+    if (preload == HD_PRELOAD_SHM || preload == HD_PRELOAD_MEMFD)
+        binder.usage |= HD_WEIGHT_COPY;
     err = bind_all(&binder);
+    if (!err)
+        err = hd_copies__plan(model, msg);
     if (err) {
         hd_model_free(model);
         return err;
     }
     *out = model;
     return HD_OK;
+}
+
+enum hd_err hd_model_load(struct hd_model **out, const struct hd_store *store,
+                          const struct hd_backend *backend, struct hd_pool *pool,
+                          struct hd_errmsg *msg)
+{
+    enum hd_err err = hd_model_bind(out, store, backend, pool, HD_PRELOAD_MMAP, msg);
+    if (!err)
+        err = hd_model_reserve(*out, NULL, msg);
+    if (!err) {
+        hd_pool_run(pool, (size_t)hd_pool_threads(pool), 1, work_task, *out);
+        hd_model_seal(*out);
+    } else {
+        hd_model_free(*out);
+        *out = NULL;
+    }
+    return err;
 }
 
 void hd_model_free(struct hd_model *model)
@@ -116,6 +143,8 @@ void hd_model_free(struct hd_model *model)
         else
             free(o->ptr);
     }
+    hd_arena_free(model->arena);
+    free(model->work);
     free(model->owned);
     free(model->layer);
     free(model);

@@ -11,6 +11,7 @@
 #ifndef HD_MODEL_MODEL_H
 #define HD_MODEL_MODEL_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -24,9 +25,37 @@
 struct hd_model;
 struct hd_runner;
 
+/* How weights come into memory. Back ends with a layout of their own make one copy of the weights
+ * in it (x86), the others (ref) compute from the file's map.
+ *
+ *          copy                                      no copy
+ *   MMAP   in the background, in memory of its own   the map is read ahead
+ *   SHM    the copy lies in /dev/shm and is found    the file's rows are copied there likewise
+ *          again by the next process
+ *   MEMFD  the copy is sealed once it is made        the rows are copied there likewise
+ *   NONE   a weight is copied when first used        pages come when touched */
+enum hd_preload { HD_PRELOAD_MMAP, HD_PRELOAD_SHM, HD_PRELOAD_MEMFD, HD_PRELOAD_NONE };
+
 /* Reads and checks the hyper-parameters, then binds every tensor by name, each with its shape
  * checked. `store` is borrowed and must outlive the model (weights point into its maps); `pool` is
- * used during the call only. FORMAT names the missing or misshapen tensor. */
+ * used during the call only. FORMAT names the missing or misshapen tensor. The model can run when
+ * the call returns, slowly: its copies are still to be made. */
+enum hd_err hd_model_bind(struct hd_model **out, const struct hd_store *store,
+                          const struct hd_backend *backend, struct hd_pool *pool,
+                          enum hd_preload preload, struct hd_errmsg *msg);
+/* Takes the memory for the copies (hd_model_copy_bytes); once, before anyone works or computes.
+ * key: names the shared copy (HD_PRELOAD_SHM). */
+enum hd_err hd_model_reserve(struct hd_model *model, const char *key, struct hd_errmsg *msg);
+/* Makes copies, or reads the map, until nothing is left to take or *stop becomes true. Any number
+ * of threads may work at once, also while the model computes. */
+void hd_model_work(struct hd_model *model, const atomic_bool *stop);
+/* All threads have returned from hd_model_work and nothing is left: copies become read-only. */
+void hd_model_seal(struct hd_model *model);
+size_t hd_model_copy_bytes(const struct hd_model *model);
+size_t hd_model_work_bytes(const struct hd_model *model); /* all that hd_model_work has to do */
+size_t hd_model_made_bytes(const struct hd_model *model); /* of these, done */
+bool hd_model_found(const struct hd_model *model);        /* a shared copy was there */
+/* All of it at once. */
 enum hd_err hd_model_load(struct hd_model **out, const struct hd_store *store,
                           const struct hd_backend *backend, struct hd_pool *pool,
                           struct hd_errmsg *msg);

@@ -2,6 +2,9 @@
 #ifndef HD_MODEL_MODEL_IMPL_H
 #define HD_MODEL_MODEL_IMPL_H
 
+#include <stdatomic.h>
+
+#include "kernels/arena.h"
 #include "model/model.h"
 
 /* One layer's weights. A field that an architecture lacks stays NULL (or has no buffer).
@@ -79,6 +82,14 @@ struct hd_model {
     size_t bytes_per_token;
     struct hd_owned *owned;
     size_t n_owned, cap_owned;
+
+    /* copies.c: weights in the order in which a pass wants them */
+    enum hd_preload preload;
+    struct hd_weight **work; /* [n_work], those that the loader works on */
+    size_t n_work, work_bytes, copy_bytes;
+    struct hd_arena *arena;
+    atomic_size_t n_made;  /* bytes */
+    atomic_bool read_from; /* somebody told the kernel to read the first weights */
 };
 
 /* KV of one layer. Dense: k, v [n_block, n_head_kv, HD_KV_BLOCK, head_dim]. MLA: k alone,
@@ -138,6 +149,7 @@ enum { HD_OPTIONAL = 1 };
 struct hd_binder {
     struct hd_model *model;
     struct hd_pool *pool;
+    unsigned usage; /* added to that of every weight */
     struct hd_errmsg *msg;
     const char *prefix; /* of an encoder's names in a folder, or NULL */
 };
@@ -166,6 +178,8 @@ enum hd_err hd_bind__upload(struct hd_tensor *out, struct hd_binder *b, const fl
 /* Reads a tensor of any type as F32; *out is owned by the caller. */
 enum hd_err hd_bind__floats(float **out, const struct hd_binder *b,
                             const struct hd_store_tensor *t);
+/* Lists the weights that the loader works on; after binding. */
+enum hd_err hd_copies__plan(struct hd_model *model, struct hd_errmsg *msg);
 enum hd_err hd_model__own(struct hd_model *model, enum hd_owned_kind kind, void *ptr);
 
 /* --- architectures -------------------------------------------------------------------------- */

@@ -17,6 +17,10 @@ const struct hd_option hd_option_table[] = {
      "longest prompt plus answer in tokens; 0 = the model's limit, cut to memory"},
     {"kv-bytes", 0, HD_OPT_NUMBER, "0", 0, 1e15, "BYTES", RUN_COMMANDS,
      "memory for the KV cache; 0 = a quarter of the free memory"},
+    {"preload", 0, HD_OPT_STRING, "mmap", 0, 0, "HOW", RUN_COMMANDS,
+     "how weights come into memory: mmap (in the background), shm (a copy in /dev/shm that the "
+     "next "
+     "start finds), memfd (a sealed copy) or none (when first used)"},
 
     {"prompt", 'p', HD_OPT_STRING, NULL, 0, 0, "TEXT|N", " generate bench ",
      "generate: the prompt; bench: prompt tokens (default 512)"},

@@ -57,6 +57,12 @@ const char *hd_store_missing_part(const struct hd_store *store, size_t i);
 /* Bytes by which the files are too short for their tensors; 0 after hd_store_open. */
 size_t hd_store_missing_bytes(const struct hd_store *store);
 
+/* Whether the files lie in the page cache, as far as a look at every 256 KB of them tells. */
+bool hd_store_resident(const struct hd_store *store);
+/* 64 hexadecimal digits that change when a file is replaced or written to: of the path, and of each
+ * file's device, inode, size and time of change. */
+enum hd_err hd_store_identity(const struct hd_store *store, char hex[65]);
+
 size_t hd_store_n_tensor(const struct hd_store *store);
 const struct hd_store_tensor *hd_store_tensor_at(const struct hd_store *store, size_t i);
 /* NULL where it is absent, of a type that we do not read, or cut off. */

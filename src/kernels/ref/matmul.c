@@ -48,7 +48,7 @@ void hd_ref_product(const struct hd_ref_product *p, int64_t begin, int64_t end, 
     const struct hd_weight *w = p->w;
     const struct hd_dtype_info *info = hd_dtype_info(w->dtype);
     size_t stride = hd_round_up((size_t)w->n_in, LANES);
-    const uint8_t *matrix = w->data + (size_t)p->matrix * (size_t)w->n_out * w->row_bytes;
+    const uint8_t *matrix = hd_weight_rows(w) + (size_t)p->matrix * (size_t)w->n_out * w->row_bytes;
     for (int64_t o = begin; o < end; o += ROWS) {
         int64_t rows = end - o < ROWS ? end - o : ROWS;
         for (int64_t r = 0; r < rows; r++)

@@ -24,14 +24,21 @@ size_t hd_x86_remainder_bytes(int64_t n, int64_t n_picked, int64_t n_in);
 void hd_x86_remainder_add(struct hd_activations *a, const int32_t *picked, int64_t n_picked,
                           int64_t group, void *memory);
 
-/* A thread's working memory: the unpacked tile and two sets of sums. */
+/* A thread's working memory: the unpacked tile, two sets of sums, and a panel where the weight's
+ * copy is not made yet. */
 struct hd_x86_work {
     uint8_t *tile;
     float (*sums)[HD_PANEL];
     float (*more)[HD_PANEL];
+    uint8_t *panel;
 };
-size_t hd_x86_work_bytes(int64_t column_chunk);
+size_t hd_x86_work_bytes(int64_t column_chunk, size_t panel_bytes);
 struct hd_x86_work hd_x86_work_of(uint8_t *scratch, size_t bytes, int thread, int64_t column_chunk);
+
+/* Bytes of hd_x86_work.panel that w needs: 0 where its copy is made. A product that would repack
+ * panels several times (once false), or whose weight nobody repacks in the background, makes the
+ * copy here and now. */
+size_t hd_x86_through_bytes(struct hd_stream *s, const struct hd_weight *w, bool once);
 
 /* work.sums = panel of w[matrix] × columns. */
 void hd_x86_panel(const struct hd_x86_kernels *k, const struct hd_weight *w, int64_t matrix,

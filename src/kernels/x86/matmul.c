@@ -21,9 +21,30 @@ int64_t hd_x86_column_chunk(int64_t n, int64_t n_in)
     return ((n + chunks - 1) / chunks + STEP - 1) / STEP * STEP;
 }
 
-size_t hd_x86_work_bytes(int64_t column_chunk)
+size_t hd_x86_work_bytes(int64_t column_chunk, size_t panel_bytes)
 {
-    return hd_round_up(HD_TILE_BYTES + 2 * (size_t)column_chunk * HD_PANEL * sizeof(float), 64);
+    return hd_round_up(
+        HD_TILE_BYTES + 2 * (size_t)column_chunk * HD_PANEL * sizeof(float) + panel_bytes, 64);
+}
+
+size_t hd_x86_through_bytes(struct hd_stream *s, const struct hd_weight *w, bool once)
+{
+    if (hd_weight_ready(w))
+        return 0;
+    if (w->packed && (!once || w->fill->on_demand)) {
+        hd_weight_finish(w, s->pool);
+        return 0;
+    }
+    return hd_pack_panel_bytes(w);
+}
+
+static const uint8_t *panel_of(const struct hd_weight *w, int64_t matrix, int64_t panel,
+                               uint8_t *through)
+{
+    if (hd_weight_ready(w))
+        return hd_pack_panel(w, matrix, panel);
+    hd_pack_panel_to(through, w, matrix, panel);
+    return through;
 }
 
 void hd_x86_activations_init(struct hd_activations *a, const uint8_t *rows, size_t stride,
@@ -56,7 +77,7 @@ void hd_x86_panel(const struct hd_x86_kernels *k, const struct hd_weight *w, int
     struct hd_panel_job job = {
         .sums = work.sums,
         .pack = w->pack,
-        .panel = hd_pack_panel(w, matrix, panel),
+        .panel = panel_of(w, matrix, panel, work.panel),
         .n_unit = hd_pack_units(w->pack, w->n_in),
         .a = a,
         .column = column,
@@ -75,6 +96,7 @@ struct hd_x86_work hd_x86_work_of(uint8_t *scratch, size_t bytes, int thread, in
     uint8_t *p = scratch + (size_t)thread * bytes;
     struct hd_x86_work work = {.tile = p, .sums = (float(*)[HD_PANEL])(p + HD_TILE_BYTES)};
     work.more = work.sums + column_chunk;
+    work.panel = (uint8_t *)(work.more + column_chunk);
     return work;
 }
 
@@ -202,7 +224,7 @@ static void matmul_some(struct hd_stream *s, const struct hd_matmul *products, i
     struct matmul_job job = {
         .k = s->backend->x86, .products = products, .n_product = n_product, .form = form};
     bool quantise = false, precise = false;
-    size_t panel_bytes = 0;
+    size_t panel_bytes = 0, through = 0;
     for (int i = 0; i < n_product; i++) {
         const struct hd_weight *w = products[i].w;
         job.first[i + 1] = job.first[i] + hd_pack_panels(w);
@@ -217,7 +239,11 @@ static void matmul_some(struct hd_stream *s, const struct hd_matmul *products, i
         return;
     int64_t n = job.a.n;
     job.column_chunk = hd_x86_column_chunk(n, n_in);
-    job.work_bytes = hd_x86_work_bytes(job.column_chunk);
+    for (int i = 0; i < n_product; i++) {
+        size_t bytes = hd_x86_through_bytes(s, products[i].w, n <= job.column_chunk);
+        through = bytes > through ? bytes : through;
+    }
+    job.work_bytes = hd_x86_work_bytes(job.column_chunk, through);
     job.scratch = hd_stream_scratch(s, HD_SCRATCH_THREADS, job.work_bytes * (size_t)threads);
     void *memory = hd_stream_scratch(s, HD_SCRATCH_INPUT, hd_x86_activations_bytes(n, n_in));
     if (!job.scratch || !memory || !n)
@@ -292,7 +318,8 @@ void hd_x86_matmul_heads(struct hd_stream *s, struct hd_tensor out, const struct
 {
     struct heads_job job = {.k = s->backend->x86, .w = w, .in = &in, .out = &out, .form = form};
     job.column_chunk = hd_x86_column_chunk(in.ne[2], w->n_in);
-    job.work_bytes = hd_x86_work_bytes(job.column_chunk);
+    job.work_bytes = hd_x86_work_bytes(job.column_chunk,
+                                       hd_x86_through_bytes(s, w, in.ne[2] <= job.column_chunk));
     job.thread_bytes = job.work_bytes + hd_x86_activations_bytes(in.ne[2], w->n_in);
     job.scratch = hd_stream_scratch(s, HD_SCRATCH_THREADS,
                                     job.thread_bytes * (size_t)hd_pool_threads(s->pool));

@@ -197,7 +197,13 @@ void hd_x86_moe(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
     size_t in_bytes = hd_x86_activations_bytes(n_pair, in.ne[0]) + slack;
     size_t mid_bytes = hd_x86_activations_bytes(n_pair, n_ff) + slack;
     job.column_chunk = hd_x86_column_chunk(ids.ne[1], longest);
-    job.work_bytes = hd_x86_work_bytes(job.column_chunk);
+    const struct hd_weight *weights_of[] = {gate, up, down};
+    size_t through = 0;
+    for (int i = 0; i < 3; i++) {
+        size_t bytes = hd_x86_through_bytes(s, weights_of[i], ids.ne[1] <= job.column_chunk);
+        through = bytes > through ? bytes : through;
+    }
+    job.work_bytes = hd_x86_work_bytes(job.column_chunk, through);
     job.scratch = hd_stream_scratch(s, HD_SCRATCH_THREADS, job.work_bytes * (size_t)threads);
     uint8_t *memory = hd_stream_scratch(s, HD_SCRATCH_INPUT, in_bytes + mid_bytes);
     job.hidden = hd_stream_scratch(s, HD_SCRATCH_HIDDEN, (size_t)(n_pair * n_ff) * sizeof(float));

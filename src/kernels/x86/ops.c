@@ -4,7 +4,7 @@
 
 #define VECTOR_OPS(isa, products)                                                                  \
     {                                                                                              \
-        .weight_prepare = hd_pack_weight, .embed = hd_ref_embed,                                   \
+        .weight_plan = hd_pack_plan, .weight_part = hd_pack_part, .embed = hd_ref_embed,           \
         .rms_norm = hd_x86_rms_norm_##isa, .matmul = hd_x86_matmul,                                \
         .matmul_heads = hd_x86_matmul_heads, .rope = hd_ref_rope,                                  \
         .kv_write = hd_x86_kv_write_##isa, .kv_read = hd_ref_kv_read,                              \

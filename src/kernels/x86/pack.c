@@ -3,10 +3,7 @@
  * simple enough for the compiler to vectorise. */
 #include "kernels/x86/pack.h"
 
-#include <stdatomic.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/checked.h"
 
@@ -255,59 +252,46 @@ static void put_codes(uint8_t *out, const struct hd_weight *w, const uint8_t *ro
 /* --- the whole weight --------------------------------------------------------------------------
  */
 
-static void pack_task(void *ud, size_t begin, size_t end, int thread)
+void hd_pack_panel_to(uint8_t *out, const struct hd_weight *w, int64_t matrix, int64_t panel)
 {
-    struct hd_weight *w = ud;
-    int64_t n_panel = hd_pack_panels(w);
-    for (size_t i = begin; i < end; i++) {
-        int64_t matrix = (int64_t)i / n_panel, panel = (int64_t)i % n_panel;
-        uint8_t *out = (uint8_t *)hd_pack_panel(w, matrix, panel);
-        const uint8_t *row =
-            w->data + (size_t)(matrix * w->n_out + panel * HD_PANEL) * w->row_bytes;
-        int64_t left = w->n_out - panel * HD_PANEL;
-        int n_row = left < HD_PANEL ? (int)left : HD_PANEL;
-        if (w->pack->is_float) {
-            put_floats(out, w, row, n_row);
-            continue;
-        }
-        if (w->pack->codes) {
-            put_codes(out, w, row, n_row);
-            continue;
-        }
-        for (int64_t u = 0; u < hd_pack_units(w->pack, w->n_in); u++) {
-            struct unit_row rows[HD_PANEL];
-            memset(rows, 0, sizeof rows);
-            for (int r = 0; r < n_row; r++)
-                take_unit(&rows[r], w->pack, row + (size_t)r * w->row_bytes, u, w->n_in);
-            put_unit(out + (size_t)u * (size_t)w->pack->unit_bytes, w->pack, rows);
-        }
+    const uint8_t *row = w->data + (size_t)(matrix * w->n_out + panel * HD_PANEL) * w->row_bytes;
+    int64_t left = w->n_out - panel * HD_PANEL;
+    int n_row = left < HD_PANEL ? (int)left : HD_PANEL;
+    if (w->pack->is_float) {
+        put_floats(out, w, row, n_row);
+        return;
+    }
+    if (w->pack->codes) {
+        put_codes(out, w, row, n_row);
+        return;
+    }
+    for (int64_t u = 0; u < hd_pack_units(w->pack, w->n_in); u++) {
+        struct unit_row rows[HD_PANEL];
+        memset(rows, 0, sizeof rows);
+        for (int r = 0; r < n_row; r++)
+            take_unit(&rows[r], w->pack, row + (size_t)r * w->row_bytes, u, w->n_in);
+        put_unit(out + (size_t)u * (size_t)w->pack->unit_bytes, w->pack, rows);
     }
 }
 
-/* Drops the whole pages of a file map that nobody needs any more. */
-static void drop_source(const struct hd_weight *w)
+void hd_pack_part(const struct hd_weight *w, size_t begin, size_t end)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = hd_round_up((uintptr_t)w->data, page);
-    uintptr_t end =
-        ((uintptr_t)w->data + w->row_bytes * (size_t)(w->n_out * w->n_matrix)) / page * page;
-    if (end > begin)
-        madvise((void *)begin, end - begin, MADV_DONTNEED);
+    int64_t n_panel = hd_pack_panels(w);
+    for (size_t i = begin; i < end; i++) {
+        int64_t matrix = (int64_t)i / n_panel, panel = (int64_t)i % n_panel;
+        hd_pack_panel_to((uint8_t *)hd_pack_panel(w, matrix, panel), w, matrix, panel);
+    }
 }
 
-enum hd_err hd_pack_weight(struct hd_weight *w, struct hd_pool *pool, struct hd_errmsg *msg)
+enum hd_err hd_pack_plan(struct hd_weight *w, struct hd_errmsg *msg)
 {
     w->pack = hd_pack_of(w->dtype);
     if (!w->pack)
         return hd_fail(msg, HD_ERR_UNSUPPORTED, "weight: no vector kernels for type %s (use ref)",
                        hd_dtype_gguf_name(w->dtype));
-    size_t panels = (size_t)(hd_pack_panels(w) * w->n_matrix), bytes;
-    if (!hd_mul(&bytes, panels, hd_pack_panel_bytes(w)) || !(w->packed = hd_pages_new(bytes)))
-        return hd_fail(msg, HD_ERR_NOMEM, "weight: %zu panels of %zu bytes: out of memory", panels,
-                       hd_pack_panel_bytes(w));
-    w->packed_bytes = bytes;
-    hd_pool_run(pool, panels, 8, pack_task, w);
-    if (w->usage & HD_WEIGHT_MAPPED)
-        drop_source(w);
+    w->n_part = (size_t)(hd_pack_panels(w) * w->n_matrix);
+    if (!hd_mul(&w->packed_bytes, w->n_part, hd_pack_panel_bytes(w)))
+        return hd_fail(msg, HD_ERR_LIMIT, "weight: %zu panels of %zu bytes: more than can be",
+                       w->n_part, hd_pack_panel_bytes(w));
     return HD_OK;
 }

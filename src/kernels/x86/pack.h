@@ -84,8 +84,11 @@ static const struct hd_pack hd_packs[HD_MXFP4 + 1] = {
 
 /* NULL where the type has no packed form. */
 const struct hd_pack *hd_pack_of(enum hd_dtype dtype);
-/* ops->weight_prepare of the vector back ends. */
-enum hd_err hd_pack_weight(struct hd_weight *w, struct hd_pool *pool, struct hd_errmsg *msg);
+/* ops->weight_plan and weight_part of the vector back ends; a part is a panel. */
+enum hd_err hd_pack_plan(struct hd_weight *w, struct hd_errmsg *msg);
+void hd_pack_part(const struct hd_weight *w, size_t begin, size_t end);
+/* One panel into memory of the caller's (hd_pack_panel_bytes, aligned to 64). */
+void hd_pack_panel_to(uint8_t *out, const struct hd_weight *w, int64_t matrix, int64_t panel);
 
 static inline int64_t hd_pack_units(const struct hd_pack *pack, int64_t n_in)
 {

