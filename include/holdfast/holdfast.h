@@ -204,6 +204,7 @@ struct hd_embed_request {
     const struct hd_principal *principal;
     unsigned what;
     enum hd_embed_as as;
+    bool first_is_query; /* texts[0] is a query, whatever `as` says of the others */
     const struct hd_embed_text *texts;
     size_t n_text;
     double timeout_s; /* 0 = none */
@@ -265,6 +266,7 @@ struct hd_engine_stats { /* totals since start, unless noted */
     uint64_t steps;                                                      /* scheduler steps */
     double busy_s;                                                       /* seconds inside steps */
     int running, waiting;                                                /* now */
+    int embed_waiting;                   /* requests to encoders that run or wait, now */
     int kv_blocks_used, kv_blocks_total; /* now; cached, unused blocks do not count as used */
     double last_step_age_s;              /* since the last step's end; 0 while idle: liveness */
 };

@@ -216,7 +216,7 @@ static enum hd_err new_job(struct hd_embed_job **out, struct hd_loaded *m,
     job->t_submit = hd_clock_seconds();
     job->deadline = r->timeout_s > 0 ? job->t_submit + r->timeout_s : 0;
     for (size_t i = 0; !err && i < r->n_text; i++)
-        err = add_text(job, i, &r->texts[i], r->as, msg);
+        err = add_text(job, i, &r->texts[i], !i && r->first_is_query ? HD_AS_QUERY : r->as, msg);
     if (!err) {
         *out = job;
         job = NULL;

@@ -232,6 +232,7 @@ void hd_engine_stats(const struct hd_engine *engine, struct hd_engine_stats *out
     pthread_mutex_lock(&e->mu);
     *out = e->stats;
     out->waiting = e->n_session - e->stats.running;
+    out->embed_waiting = e->n_job;
     out->last_step_age_s =
         e->n_session || e->n_job || e->stepping ? hd_clock_seconds() - e->last_step_end : 0;
     pthread_mutex_unlock(&e->mu);
