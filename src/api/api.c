@@ -34,6 +34,8 @@ static void show_file(struct hd_http_request *request, void *ud)
 static const struct hd_http_route routes[] = {
     {"POST", "/v1/chat/completions", hd_api__generate, ROUTE_GENERATE},
     {"POST", "/v1/completions", hd_api__generate, ROUTE_GENERATE},
+    {"POST", "/v1/embeddings", hd_api__embed, ROUTE_WORK},
+    {"POST", "/v1/rerank", hd_api__embed, ROUTE_WORK},
     {"GET", "/v1/models", hd_api__models, ROUTE_READ},
     {"GET", "/v1/models/{model}", hd_api__model, ROUTE_READ},
     {"POST", "/tokenize", hd_api__tokenize, ROUTE_TOKENS},

@@ -76,6 +76,10 @@ enum hd_api__metric {
     M_READY,
     M_KB_STAGE,
     M_KB_ANSWERS,
+    M_EMBED_TEXTS,
+    M_EMBED_TOKENS,
+    M_EMBED_DURATION,
+    M_EMBED_QUEUE,
     M_COUNT
 };
 enum hd_err hd_api__metrics_new(struct hd_metrics **out);
@@ -178,6 +182,8 @@ int hd_api__params_split(struct hd_api__params *params, struct hd_engine *engine
                          struct hd_api__fault *fault);
 /* Sampling as asked, the rest by what suits the model. */
 struct hd_sampling hd_api__params_sampling(const struct hd_api__params *params, bool thinks);
+/* Whether a language model is loaded. */
+bool hd_api__has_language(struct hd_engine *engine);
 /* Whether a model name means "no model: quote only". */
 bool hd_api__is_none(const char *model);
 
@@ -210,6 +216,7 @@ int hd_api__retry_after(struct hd_api *api);
  */
 
 void hd_api__generate(struct hd_http_request *request, void *ud); /* generate.c */
+void hd_api__embed(struct hd_http_request *request, void *ud);    /* embed_routes.c */
 void hd_api__models(struct hd_http_request *request, void *ud);   /* model_routes.c */
 void hd_api__model(struct hd_http_request *request, void *ud);
 void hd_api__tokenize(struct hd_http_request *request, void *ud);

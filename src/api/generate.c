@@ -357,9 +357,15 @@ static int find_model(const struct generation *gen, struct hd_model_info *info,
 {
     struct hd_engine *engine = gen->call.api->engine;
     const char *name = gen->params.model;
-    if (!hd_engine_model_find(engine, name, info))
+    bool found = !hd_engine_model_find(engine, name, info);
+    if (found && info->kind == HD_MODEL_LANGUAGE)
         return 0;
-    if (!hd_engine_n_model(engine))
+    if (found && name && *name)
+        return hd_api__fault(fault, 400, "unsupported_value", "model",
+                             "the model \"%s\" is an encoder, which writes no text; use "
+                             "/v1/embeddings or /v1/rerank",
+                             info->name);
+    if (!hd_api__has_language(engine))
         return hd_api__fault(fault, 404, "model_not_found", "model",
                              "no language model is loaded; only questions to a knowledge base are "
                              "answered, by quoting (holdfast pull qwen2.5-coder:1.5b brings one)");
@@ -490,7 +496,7 @@ static int start_grounded(struct generation *gen, struct hd_api__fault *fault)
     struct hd_engine *engine = gen->call.api->engine;
     /* Without any model, or asked for none, the answer is made of quotes. */
     bool quote = hd_api__is_none(gen->params.model) ||
-                 (!hd_engine_n_model(engine) && !(gen->params.model && *gen->params.model));
+                 (!hd_api__has_language(engine) && !(gen->params.model && *gen->params.model));
     int rc = quote ? 0 : find_model(gen, &info, fault);
     if (rc)
         return rc;

@@ -121,6 +121,29 @@ static const struct hd_metric table[M_COUNT] = {
                       {"outcome"},
                       NULL,
                       0},
+    [M_EMBED_TEXTS] = {"holdfast_embed_texts_total",
+                       HD_METRIC_COUNTER,
+                       "Texts that encoders computed; truncated: longer than the model reads.",
+                       {"kind"},
+                       NULL,
+                       0},
+    [M_EMBED_TOKENS] = {"holdfast_embed_tokens_total",
+                        HD_METRIC_COUNTER,
+                        "Tokens that encoders computed.",
+                        {NULL},
+                        NULL,
+                        0},
+    [M_EMBED_DURATION] = {"holdfast_embed_duration_seconds",
+                          HD_METRIC_HISTOGRAM,
+                          "Requests for vectors and scores, from arrival to the last result.",
+                          {"route"},
+                          BUCKETS(kb_buckets)},
+    [M_EMBED_QUEUE] = {"holdfast_embed_queue_depth",
+                       HD_METRIC_GAUGE,
+                       "Requests for vectors and scores that run or wait.",
+                       {NULL},
+                       NULL,
+                       0},
 };
 
 enum hd_err hd_api__metrics_new(struct hd_metrics **out)
@@ -166,6 +189,11 @@ void hd_api__metrics_collect(struct hd_api *api)
     hd_metrics_set(m, M_ENGINE_REQUESTS, HD_LABELS("cancelled"), (double)s.cancelled);
     hd_metrics_set(m, M_ENGINE_REQUESTS, HD_LABELS("failed"), (double)s.failed);
     hd_metrics_set(m, M_ENGINE_REQUESTS, HD_LABELS("refused"), (double)s.refused);
+    hd_metrics_set(m, M_EMBED_TEXTS, HD_LABELS("whole"),
+                   (double)(s.embed_texts - s.embed_truncated));
+    hd_metrics_set(m, M_EMBED_TEXTS, HD_LABELS("truncated"), (double)s.embed_truncated);
+    hd_metrics_set(m, M_EMBED_TOKENS, NULL, (double)s.embed_tokens);
+    hd_metrics_set(m, M_EMBED_QUEUE, NULL, s.embed_waiting);
     hd_metrics_set(m, M_READY, NULL, atomic_load(&api->ready) && !atomic_load(&api->draining));
     hd_metrics_set(m, M_WORKER_QUEUE, HD_LABELS("quick"), hd_api__workers_waiting(api->quick));
     hd_metrics_set(m, M_WORKER_QUEUE, HD_LABELS("slow"), hd_api__workers_waiting(api->slow));

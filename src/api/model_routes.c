@@ -19,10 +19,15 @@ static void reply_err(struct hd_api__call *call, enum hd_err err, const struct h
 
 static json_t *model_json(const struct hd_model_info *info)
 {
-    return json_pack("{s:s,s:s,s:I,s:s,s:i,s:s,s:b}", "id", info->name, "object", "model",
-                     "created", (json_int_t)info->created, "owned_by", "holdfast", "context_length",
-                     info->n_ctx, "architecture", info->arch ? info->arch : "", "thinks",
-                     (int)info->thinks);
+    static const char *const kinds[] = {"language", "encoder", "reranker"};
+    json_t *out =
+        json_pack("{s:s,s:s,s:I,s:s,s:s,s:i,s:s,s:b}", "id", info->name, "object", "model",
+                  "created", (json_int_t)info->created, "owned_by", "holdfast", "type",
+                  kinds[info->kind], "context_length", info->n_ctx, "architecture",
+                  info->arch ? info->arch : "", "thinks", (int)info->thinks);
+    if (info->kind == HD_MODEL_ENCODER)
+        json_object_set_new(out, "dimensions", json_integer(info->n_embd));
+    return out;
 }
 
 /* MODEL@NAME, for clients that can only choose a model. */
@@ -52,11 +57,12 @@ static void run_models(struct hd_api__call *call)
         if (!hd_engine_model_info(engine, i, &info))
             json_array_append_new(data, model_json(&info));
     for (size_t i = 0; i < n; i++)
-        if (!hd_engine_model_info(engine, i, &info))
+        if (!hd_engine_model_info(engine, i, &info) && info.kind == HD_MODEL_LANGUAGE)
             for (size_t j = 0; j < bases.n; j++)
                 json_array_append_new(
                     data, pair_json(info.name, info.created, info.n_ctx, bases.names[j]));
-    for (size_t j = 0; !n && j < bases.n; j++)
+    bool quotes = !hd_api__has_language(engine);
+    for (size_t j = 0; quotes && j < bases.n; j++)
         json_array_append_new(data, pair_json("none", 0, 0, bases.names[j]));
     hd_kb_names_dispose(&bases);
     hd_api__reply_json(call->http, 200, json_pack("{s:s,s:o}", "object", "list", "data", data));

@@ -393,6 +393,12 @@ void hd_api__params_dispose(struct hd_api__params *params)
     memset(params, 0, sizeof *params);
 }
 
+bool hd_api__has_language(struct hd_engine *engine)
+{
+    struct hd_model_info info;
+    return !hd_engine_model_find(engine, NULL, &info) && info.kind == HD_MODEL_LANGUAGE;
+}
+
 bool hd_api__is_none(const char *model)
 {
     return model && !strcmp(model, "none");

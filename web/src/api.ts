@@ -92,9 +92,9 @@ async function call(path: string, init: RequestInit = {}): Promise<Response> {
 
 export async function listModels(): Promise<Model[]> {
   const body = (await (await call("/v1/models")).json()) as {
-    data: (Model & { knowledge_base?: string })[];
+    data: (Model & { knowledge_base?: string; type?: string })[];
   };
-  return body.data.filter((m) => !m.knowledge_base);
+  return body.data.filter((m) => !m.knowledge_base && (m.type ?? "language") === "language");
 }
 
 export async function listBases(): Promise<Base[]> {
