@@ -31,6 +31,8 @@ struct hd_engine {
     pthread_t thread;
     bool stop;
     int n_model, max_running, max_waiting;
+    enum hd_model_kind kind; /* of its model */
+    bool embed_busy;
     uint64_t next_id;
     struct fake_request request[FAKE_MAX];
     struct hd_engine_stats stats;
@@ -151,6 +153,8 @@ enum hd_err hd_engine_model_info(const struct hd_engine *e, size_t i, struct hd_
                                   .arch = "qwen2",
                                   .chat_form = "chatml",
                                   .backend = "ref",
+                                  .kind = e->kind,
+                                  .n_embd = 3,
                                   .n_ctx = FAKE_CTX,
                                   .has_tokenizer = true,
                                   .created = 1700000000};
@@ -227,6 +231,44 @@ enum hd_err hd_engine_generate(struct hd_engine *e, char **answer, char **reason
                                struct hd_errmsg *msg)
 {
     return HD_ERR_UNSUPPORTED;
+}
+
+/* A vector of each text: its bytes, its first byte, the number of texts. A model of kind
+ * HD_MODEL_RERANKER scores a pair by the document's bytes. Answers on the calling thread. */
+void hd_embeddings_free(struct hd_embeddings *r)
+{
+    for (size_t i = 0; r && i < r->n; i++)
+        free((void *)r->item[i].dense);
+    if (r)
+        free(r->item);
+    free(r);
+}
+
+enum hd_err hd_engine_embed(struct hd_engine *e, uint64_t *id,
+                            const struct hd_embed_request *request, hd_embed_fn on_done, void *ud,
+                            struct hd_errmsg *msg)
+{
+    struct hd_errmsg none = {0};
+    if (e->embed_busy)
+        return hd_fail(msg, HD_ERR_BUSY, "the queue is full");
+    struct hd_embeddings *r = calloc(1, sizeof *r);
+    r->item = calloc(request->n_text, sizeof *r->item);
+    r->n = request->n_text;
+    r->n_dim = 3;
+    *id = ++e->next_id;
+    for (size_t i = 0; i < r->n; i++) {
+        const struct hd_embed_text *t = &request->texts[i];
+        float *v = malloc(3 * sizeof *v);
+        v[0] = t->text ? (float)t->len : (float)t->n_id;
+        v[1] = t->text ? (float)t->text[0] : (float)t->ids[0];
+        v[2] = (float)request->as + 10 * (float)request->first_is_query;
+        r->item[i].dense = v;
+        r->item[i].score = (float)t->pair_len / 100;
+        r->item[i].truncated = t->len > 50;
+        r->n_token += t->len + t->pair_len;
+    }
+    on_done(ud, HD_OK, &none, r);
+    return HD_OK;
 }
 
 enum hd_err hd_engine_logits(struct hd_engine *e, const char *model, const int32_t *ids,
