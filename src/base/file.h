@@ -16,6 +16,8 @@ struct hd_map {
 };
 enum hd_err hd_map_open(struct hd_map *out, const char *path, struct hd_errmsg *msg);
 void hd_map_close(struct hd_map *map);
+/* Lets the whole pages within a piece of a map go from memory; they are read again if touched. */
+void hd_map_drop(const void *data, size_t bytes);
 
 /* Reads a whole file of at most max bytes; *out is owned, NUL-terminated. */
 enum hd_err hd_file_read(char **out, size_t *out_len, const char *path, size_t max,

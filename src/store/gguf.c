@@ -102,7 +102,7 @@ static enum hd_err read_info(struct hd_store *store, struct hd_store__reader *re
         goto cut;
     if (type > INT32_MAX)
         return hd_fail(msg, HD_ERR_FORMAT, "%s: tensor \"%s\": type %u", store->path, shown, type);
-    const struct hd_dtype_info *info = hd_dtype_info((int)type);
+    const struct hd_dtype_info *info = type < HD_OWN_TYPES ? hd_dtype_info((int)type) : NULL;
     tensor->dtype = info ? (enum hd_dtype)type : HD_STORE_UNREAD;
     tensor->type_name = info ? info->name : hd_dtype_gguf_name((int)type);
     tensor->advice = info ? NULL : hd_dtype_gguf_advice((int)type);

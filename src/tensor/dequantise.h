@@ -5,6 +5,11 @@
 
 #include <stdint.h>
 
+#include "tensor/dtype.h"
+
+/* The table of our own types (rows.c): NULL outside it. */
+const struct hd_dtype_info *hd_tensor__own_info(int dtype);
+
 void hd_tensor__f32(float *out, const void *blocks, int64_t n);
 void hd_tensor__f16(float *out, const void *blocks, int64_t n);
 void hd_tensor__bf16(float *out, const void *blocks, int64_t n);

@@ -46,6 +46,8 @@ static const char *const gguf_names[] = {
 
 const struct hd_dtype_info *hd_dtype_info(int dtype)
 {
+    if (dtype >= HD_OWN_TYPES)
+        return hd_tensor__own_info(dtype);
     if (dtype < 0 || dtype >= (int)(sizeof infos / sizeof infos[0]) || !infos[dtype].name)
         return NULL;
     return &infos[dtype];
@@ -54,10 +56,10 @@ const struct hd_dtype_info *hd_dtype_info(int dtype)
 size_t hd_dtype_row_bytes(int dtype, int64_t n)
 {
     const struct hd_dtype_info *info = hd_dtype_info(dtype);
-    if (!info || n < 0 || n % info->block)
+    if (!info || n < 0 || (n % info->block && dtype < HD_OWN_TYPES))
         return 0;
-    size_t bytes;
-    if (__builtin_mul_overflow((size_t)(n / info->block), (size_t)info->block_bytes, &bytes))
+    size_t bytes, blocks = (size_t)(n / info->block) + (n % info->block != 0);
+    if (__builtin_mul_overflow(blocks, (size_t)info->block_bytes, &bytes))
         return 0;
     return bytes;
 }

@@ -33,24 +33,44 @@ enum hd_dtype {
     HD_IQ1_M = 29,
     HD_BF16 = 30,
     HD_MXFP4 = 39,
+
+    /* Row forms of quantised Hugging Face checkpoints, whose own layouts are not row-wise (rows.c).
+     * Numbers of ours: no file holds them. The number in a name is the elements per block; a row
+     * may end within a block, which is padded. */
+    HD_OWN_TYPES = 1000,
+    HD_FP8_128 = HD_OWN_TYPES, /* f32 scale, e4m3fn: scale · q */
+    HD_INT4_32,                /* f16 scale, u8 zero, nibbles: scale · (q - zero) */
+    HD_INT4_64,
+    HD_INT4_128,
+    HD_INT8_32, /* f16 scale, u8 zero, bytes: scale · (q - zero) */
+    HD_INT8_64,
+    HD_INT8_128,
+    HD_NF4_64, /* f32 scale, nibbles: scale · code[q] */
+    HD_FP4_64,
+    HD_OWN_TYPES_END,
 };
 
 struct hd_dtype_info {
     const char *name; /* "Q4_K" */
     int block;        /* elements per block; a row's length is a multiple of it */
     int block_bytes;  /* bytes per block */
-    /* The published formula, bit for bit: n elements (a multiple of block) to F32. NULL for I32. */
+    /* The published formula, bit for bit: n elements (a multiple of block; types of our own: any n)
+     * to F32. NULL for I32. */
     void (*dequantise)(float *out, const void *blocks, int64_t n);
 };
 
 /* NULL where the number is not a type that we read. */
 const struct hd_dtype_info *hd_dtype_info(int dtype);
-/* Bytes of a row of n elements; 0 where n is no multiple of the block or the type is unknown. */
+/* Bytes of a row of n elements; 0 where n is no multiple of the block (types of our own: any n)
+ * or the type is unknown. */
 size_t hd_dtype_row_bytes(int dtype, int64_t n);
 /* The name of any GGUF type id, also of those that we do not read ("IQ4_KS"); never NULL. */
 const char *hd_dtype_gguf_name(int id);
 /* What to do with a file that holds a type that we do not read: a hint for a sentence. */
 const char *hd_dtype_gguf_advice(int id);
+
+/* The 16 values of bitsandbytes' 4-bit codes, HD_NF4_64 or HD_FP4_64. */
+const float *hd_dtype_code(int dtype);
 
 float hd_f16_to_f32(uint16_t h);
 uint16_t hd_f32_to_f16(float f); /* round to nearest even */
