@@ -106,10 +106,56 @@ void hd_op_rms_norm(struct hd_stream *s, struct hd_tensor out, struct hd_tensor 
     s->backend->ops->rms_norm(s, out, in, gain, eps);
 }
 
+struct order_job {
+    const struct hd_tensor *in;
+    const int32_t *order;
+    float *out;
+};
+
+static void order_task(void *ud, size_t begin, size_t end, int thread)
+{
+    const struct order_job *job = ud;
+    size_t n = (size_t)job->in->ne[0];
+    for (size_t i = begin; i < end; i++) {
+        const float *row = hd_tensor_row(job->in, (int64_t)i, 0);
+        for (size_t j = 0; j < n; j++)
+            job->out[i * n + j] = row[job->order[j]];
+    }
+}
+
+/* Products whose weights share an order, on the input put in it. */
+static void matmul_ordered(struct hd_stream *s, const struct hd_matmul *products, int n_product,
+                           const struct hd_tensor *in, enum hd_form form)
+{
+    size_t bytes = (size_t)(in->ne[0] * in->ne[1]) * sizeof(float);
+    struct hd_buffer buffer = {s->backend, hd_stream_scratch(s, HD_SCRATCH_ORDERED, bytes), bytes};
+    struct order_job job = {in, products[0].w->order, (float *)buffer.data};
+    if (!buffer.data)
+        return;
+    hd_pool_run(s->pool, (size_t)in->ne[1], 16, order_task, &job);
+    struct hd_tensor ordered = hd_tensor_at(&buffer, 0, HD_F32, in->ne[0], in->ne[1], 1, 1);
+    s->backend->ops->matmul(s, products, n_product, ordered, form);
+}
+
+static bool same_order(const struct hd_weight *a, const struct hd_weight *b)
+{
+    if (!a->order || !b->order)
+        return a->order == b->order;
+    return a->n_in == b->n_in && !memcmp(a->order, b->order, (size_t)a->n_in * sizeof *a->order);
+}
+
 void hd_op_matmul(struct hd_stream *s, const struct hd_matmul *products, int n_product,
                   struct hd_tensor in, enum hd_form form)
 {
-    s->backend->ops->matmul(s, products, n_product, in, form);
+    for (int i = 0, n; i < n_product; i += n) {
+        n = 1;
+        while (i + n < n_product && same_order(products[i].w, products[i + n].w))
+            n++;
+        if (products[i].w->order)
+            matmul_ordered(s, products + i, n, &in, form);
+        else
+            s->backend->ops->matmul(s, products + i, n, in, form);
+    }
 }
 
 void hd_op_matmul_heads(struct hd_stream *s, struct hd_tensor out, const struct hd_weight *w,

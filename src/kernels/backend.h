@@ -73,14 +73,18 @@ enum {
 
 /* Prepares n_matrix matrices of n_out rows of n_in elements, rows contiguous, matrices one after
  * another, as they lie in a file. `data` (any alignment) must stay valid while the weight lives
- * (it is usually a map; the back end keeps a pointer to it, a repacked copy, or both as it likes).
- * usage: flags as above; MATMUL covers matmul, matmul_heads and moe.
- * Rows that the fast layout cannot hold fall back to a slower kernel, silently and correctly. */
+ * (it is usually a map; without HD_WEIGHT_EMBED it may go where hd_weight_bytes tells of a copy;
+ * the back end keeps a pointer to it, a repacked copy, or both as it likes). usage: flags as above;
+ * MATMUL covers matmul, matmul_heads and moe. Rows that the fast layout cannot hold fall back to a
+ * slower kernel, silently and correctly. */
 enum hd_err hd_weight_new(struct hd_weight **out, const struct hd_backend *backend,
                           enum hd_dtype dtype, int64_t n_in, int64_t n_out, int64_t n_matrix,
                           const void *data, unsigned usage, struct hd_pool *pool,
                           struct hd_errmsg *msg);
 void hd_weight_free(struct hd_weight *weight); /* NULL is fine */
+/* Element j of the weight's rows belongs to input order[j] (GPTQ's act-order). Borrowed, n_in
+ * entries; obeyed by hd_op_matmul alone. */
+void hd_weight_set_order(struct hd_weight *weight, const int32_t *order);
 int64_t hd_weight_n_in(const struct hd_weight *weight);
 int64_t hd_weight_n_out(const struct hd_weight *weight);
 int64_t hd_weight_n_matrix(const struct hd_weight *weight);

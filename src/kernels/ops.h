@@ -75,7 +75,8 @@ struct hd_weight {
     unsigned usage;
     int64_t n_in, n_out, n_matrix;
     size_t row_bytes;
-    const uint8_t *data; /* borrowed: rows as in the file */
+    const uint8_t *data;  /* borrowed: rows as in the file */
+    const int32_t *order; /* borrowed: which input each element of a row belongs to, or NULL */
     /* The copy that products read: the vector back ends' layout (x86/pack.h), in ref the rows as
      * they are (HD_WEIGHT_COPY). packed_bytes 0: there is none. */
     const struct hd_pack *pack;
@@ -119,6 +120,7 @@ enum hd_scratch {
     HD_SCRATCH_GROUPS,    /* tokens by expert */
     HD_SCRATCH_PICKED,    /* rows with a remainder */
     HD_SCRATCH_REMAINDER, /* those */
+    HD_SCRATCH_ORDERED,   /* inputs in a weight's order */
     HD_SCRATCH_COUNT,
 };
 

@@ -248,6 +248,11 @@ void hd_weight_free(struct hd_weight *w)
     free(w);
 }
 
+void hd_weight_set_order(struct hd_weight *weight, const int32_t *order)
+{
+    weight->order = order;
+}
+
 int64_t hd_weight_n_in(const struct hd_weight *weight)
 {
     return weight->n_in;

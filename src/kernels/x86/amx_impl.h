@@ -73,6 +73,12 @@ static void block_scales(struct block *o, const struct hd_pack *pack, const uint
             o->d[0][r] = hd_e8m0_half(unit[16 * b + r]);
             o->m[0][r] = o->d[0][r] * (float)pack->zero;
         }
+    } else if (pack->dtype >= HD_OWN_TYPES) {
+        halves_to_floats(d, unit);
+        for (int r = 0; r < 16; r++) {
+            o->d[0][r] = d[r];
+            o->m[0][r] = d[r] * (float)unit[32 + r];
+        }
     } else if (pack->unit == 64) {
         halves_to_floats(d, unit + 32 * b);
         if (!pack->zero)

@@ -52,7 +52,7 @@ void hd_x86_activations_init(struct hd_activations *a, const uint8_t *rows, size
 {
     *a = (struct hd_activations){.n = n,
                                  .n_in = n_in,
-                                 .n_block = (int64_t)hd_round_up((size_t)n_in, 64) / 32,
+                                 .n_block = (int64_t)hd_round_up((size_t)n_in, 128) / 32,
                                  .rows = rows,
                                  .stride = stride,
                                  .form = form};
@@ -60,7 +60,7 @@ void hd_x86_activations_init(struct hd_activations *a, const uint8_t *rows, size
 
 size_t hd_x86_activations_bytes(int64_t n, int64_t n_in)
 {
-    size_t blocks = hd_round_up((size_t)n_in, 64) / 32 * (size_t)n;
+    size_t blocks = hd_round_up((size_t)n_in, 128) / 32 * (size_t)n;
     return hd_round_up(blocks * 32, 64) + hd_round_up(blocks * HD_AUX * sizeof(float), 64);
 }
 

@@ -16,9 +16,10 @@ struct unit_row {
 
 const struct hd_pack *hd_pack_of(enum hd_dtype dtype)
 {
-    if ((size_t)dtype >= sizeof hd_packs / sizeof hd_packs[0] || !hd_packs[dtype].unit)
+    size_t slot = (size_t)HD_PACK_SLOT(dtype);
+    if (slot >= sizeof hd_packs / sizeof hd_packs[0] || !hd_packs[slot].unit)
         return NULL;
-    return &hd_packs[dtype];
+    return &hd_packs[slot];
 }
 
 /* --- taking apart: the layouts are those of tensor/dequantise.c --------------------------------
@@ -131,10 +132,23 @@ static void take_iq4_xs(struct unit_row *u, const uint8_t *p)
     }
 }
 
+/* INT4 and INT8 rows, whose last block is padded. */
+static void take_own(struct unit_row *u, const struct hd_pack *pack, const uint8_t *p)
+{
+    u->d[0] = u16_at(p);
+    u->min[0] = p[2];
+    for (int i = 0; i < pack->unit; i++)
+        u->q[i] = pack->bits == 8 ? p[3 + i] : p[3 + i / 2] >> (i % 2 * 4) & 15;
+}
+
 static void take_unit(struct unit_row *u, const struct hd_pack *pack, const uint8_t *row,
                       int64_t unit, int64_t n_in)
 {
     const struct hd_dtype_info *info = hd_dtype_info(pack->dtype);
+    if (pack->dtype >= HD_OWN_TYPES) {
+        take_own(u, pack, row + (size_t)unit * (size_t)info->block_bytes);
+        return;
+    }
     if (pack->unit == 64) {
         int64_t blocks = n_in / 32 - 2 * unit; /* the row may end with half a unit */
         for (int b = 0; b < 2 && b < blocks; b++)
@@ -198,6 +212,10 @@ static void put_head(uint8_t *out, const struct hd_pack *pack, const struct unit
             continue;
         }
         half[r] = u->d[0];
+        if (pack->dtype >= HD_OWN_TYPES) {
+            out[32 + r] = u->min[0];
+            continue;
+        }
         if (pack->unit == 64) {
             half[16 + r] = u->d[1];
             if (!pack->zero) {
@@ -249,6 +267,22 @@ static void put_codes(uint8_t *out, const struct hd_weight *w, const uint8_t *ro
                    row + (size_t)r * w->row_bytes + (size_t)u * block, block);
 }
 
+/* Float codes: f32 scale and codes of every block. */
+static void put_float_codes(uint8_t *out, const struct hd_weight *w, const uint8_t *row, int n_row)
+{
+    size_t block = (size_t)hd_dtype_info(w->dtype)->block_bytes;
+    memset(out, 0, hd_pack_panel_bytes(w));
+    for (int r = 0; r < n_row; r++) {
+        const uint8_t *p = row + (size_t)r * w->row_bytes;
+        uint8_t *unit = out;
+        for (size_t b = 0; b < w->row_bytes / block; b++, p += block, unit += w->pack->unit_bytes) {
+            memcpy(unit + 4 * r, p, 4);
+            for (size_t i = 0; i < block - 4; i++)
+                unit[64 + 16 * i + (size_t)r] = p[4 + i];
+        }
+    }
+}
+
 /* --- the whole weight --------------------------------------------------------------------------
  */
 
@@ -258,7 +292,7 @@ void hd_pack_panel_to(uint8_t *out, const struct hd_weight *w, int64_t matrix, i
     int64_t left = w->n_out - panel * HD_PANEL;
     int n_row = left < HD_PANEL ? (int)left : HD_PANEL;
     if (w->pack->is_float) {
-        put_floats(out, w, row, n_row);
+        (w->pack->unit > 1 ? put_float_codes : put_floats)(out, w, row, n_row);
         return;
     }
     if (w->pack->codes) {

@@ -24,8 +24,11 @@
  *   IQ4_XS:           f16 d[16], 32 bytes unused, i8 scale[8][16]
  *   MXFP4:            u8 exponent[2][16]
  * The code-book types IQ1_*, IQ2_*, IQ3_* stay as they are in the file: a unit is the 16 rows'
- * blocks one after another; expand.h makes 8-bit lines of it when it is used. Float types: element
- * k of the 16 rows side by side, [n_in][16], in the file's type. */
+ * blocks one after another; expand.h makes 8-bit lines of it when it is used.
+ *   INT4, INT8:       f16 d[16], u8 zero[16], 16 bytes unused: for all blocks of the unit
+ * Float codes (FP8, NF4, FP4) become floats on the way into the product: f32 d[16], then the codes
+ * of element k of the 16 rows side by side, of two elements to a byte where they have four bits.
+ * Float types: element k of the 16 rows side by side, [n_in][16], in the file's type. */
 #ifndef HD_KERNELS_X86_PACK_H
 #define HD_KERNELS_X86_PACK_H
 
@@ -36,15 +39,16 @@ enum { HD_PANEL = 16 };
 struct hd_pack {
     enum hd_dtype dtype;
     bool is_float;
-    int unit;       /* elements; 1 for floats */
+    int unit;       /* elements; 1 for float types, of codes what shares a scale */
     int unit_bytes; /* of the 16 rows */
     int head_bytes; /* of the scales before the first block */
     int bits;       /* of an element */
-    int zero;   /* what an unsigned element has too much, a power of two; 0: the type has minima */
-    int group;  /* elements per scale: 32 or 16 */
-    int peak;   /* largest magnitude of an element; 0: what its bits can hold */
-    int book;   /* of hd_pack_books: what a 4-bit element stands for; 0: itself */
-    bool codes; /* of the expanded unit all the above is true, except unit_bytes */
+    int zero;       /* what an unsigned element has too much, a power of two; 0: the type has minima
+                       (types of our own have minima beside it: d · (row's zero - this zero)) */
+    int group;      /* elements per scale: 32 or 16 */
+    int peak;       /* largest magnitude of an element; 0: what its bits can hold */
+    int book;       /* of hd_pack_books: what a 4-bit element stands for; 0: itself */
+    bool codes;     /* of the expanded unit all the above is true, except unit_bytes */
 };
 
 /* Values of 4-bit elements, plus 128 (tensor/codebooks.h). */
@@ -56,7 +60,8 @@ static const uint8_t hd_pack_books[3][16] = {
 };
 
 /* By type; in the header so that kernels instantiated for one type see constants. */
-static const struct hd_pack hd_packs[HD_MXFP4 + 1] = {
+#define HD_PACK_SLOT(type) ((type) < HD_OWN_TYPES ? (int)(type) : 64 + (int)(type)-HD_OWN_TYPES)
+static const struct hd_pack hd_packs[HD_PACK_SLOT(HD_OWN_TYPES_END)] = {
     [HD_F32] = {HD_F32, true, 1, 64, 0, 32, 0, 0, 0, 0, false},
     [HD_F16] = {HD_F16, true, 1, 32, 0, 16, 0, 0, 0, 0, false},
     [HD_BF16] = {HD_BF16, true, 1, 32, 0, 16, 0, 0, 0, 0, false},
@@ -80,7 +85,24 @@ static const struct hd_pack hd_packs[HD_MXFP4 + 1] = {
     [HD_IQ2_S] = {HD_IQ2_S, false, 256, 16 * 82, 320, 8, 128, 16, 43, 0, true},
     [HD_IQ3_XXS] = {HD_IQ3_XXS, false, 256, 16 * 98, 320, 8, 128, 32, 62, 0, true},
     [HD_IQ3_S] = {HD_IQ3_S, false, 256, 16 * 110, 320, 8, 128, 32, 15, 0, true},
+    [HD_PACK_SLOT(HD_FP8_128)] = {HD_FP8_128, true, 128, 64 + 128 * 16, 64, 8, 0, 0, 0, 0, false},
+    [HD_PACK_SLOT(HD_INT4_32)] = {HD_INT4_32, false, 32, 64 + 256, 64, 4, 8, 32, 0, 0, false},
+    [HD_PACK_SLOT(HD_INT4_64)] = {HD_INT4_64, false, 64, 64 + 2 * 256, 64, 4, 8, 32, 0, 0, false},
+    [HD_PACK_SLOT(HD_INT4_128)] = {HD_INT4_128, false, 128, 64 + 4 * 256, 64, 4, 8, 32, 0, 0,
+                                   false},
+    [HD_PACK_SLOT(HD_INT8_32)] = {HD_INT8_32, false, 32, 64 + 512, 64, 8, 128, 32, 0, 0, false},
+    [HD_PACK_SLOT(HD_INT8_64)] = {HD_INT8_64, false, 64, 64 + 2 * 512, 64, 8, 128, 32, 0, 0, false},
+    [HD_PACK_SLOT(HD_INT8_128)] = {HD_INT8_128, false, 128, 64 + 4 * 512, 64, 8, 128, 32, 0, 0,
+                                   false},
+    [HD_PACK_SLOT(HD_NF4_64)] = {HD_NF4_64, true, 64, 64 + 32 * 16, 64, 4, 0, 0, 0, 0, false},
+    [HD_PACK_SLOT(HD_FP4_64)] = {HD_FP4_64, true, 64, 64 + 32 * 16, 64, 4, 0, 0, 0, 0, false},
 };
+
+/* Whether a minimum is taken off beside the constant zero. */
+__attribute__((always_inline)) static inline bool hd_pack_has_min(const struct hd_pack *pack)
+{
+    return !pack->zero || pack->dtype >= HD_OWN_TYPES;
+}
 
 /* NULL where the type has no packed form. */
 const struct hd_pack *hd_pack_of(enum hd_dtype dtype);

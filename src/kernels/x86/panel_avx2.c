@@ -47,6 +47,12 @@ INLINE void load_scales(struct scales *s, const struct hd_pack *pack, const uint
         s->d[0] = e8m0_line(unit + 16 * b + 8 * half);
         return;
     }
+    if (pack->dtype >= HD_OWN_TYPES) {
+        s->d[0] = f16_line(unit + 16 * half);
+        s->m[0] = _mm256_cvtepi32_ps(u8_ints(unit + 32 + 8 * half));
+        s->m[0] = _mm256_mul_ps(s->d[0], _mm256_sub_ps(s->m[0], _mm256_set1_ps((float)pack->zero)));
+        return;
+    }
     if (pack->unit == 64) {
         s->d[0] = f16_line(unit + 32 * b + 16 * half);
         if (!pack->zero) /* the file adds it, the K types subtract theirs */
@@ -187,7 +193,7 @@ INLINE __m256i products(__m256i line, __m256i four, int bits)
 
 /* q: eight lines, in registers or in the unpacked tile. */
 INLINE void block_columns(__m256 *sum, const __m256i *q, const struct scales *s, int bits,
-                          int group, int zero, const struct cursor *a, int W)
+                          int group, int zero, bool min, const struct cursor *a, int W)
 {
     const __m256i ones = _mm256_set1_epi16(1);
     const int step = bits <= 4 ? group / 4 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
@@ -212,9 +218,9 @@ INLINE void block_columns(__m256 *sum, const __m256i *q, const struct scales *s,
                 acc[c] = _mm256_add_epi32(acc[c], _mm256_slli_epi32(aux_int(a, neg, c, W), zero));
             __m256 f = _mm256_cvtepi32_ps(acc[c]);
             value[c] = h ? _mm256_fmadd_ps(f, s->d[h], value[c]) : _mm256_mul_ps(f, s->d[h]);
-            if (zero < 0 && group == 32)
+            if (min && group == 32)
                 value[c] = _mm256_fnmadd_ps(s->m[h], aux_float(a, HD_AUX_SUM, c, W), value[c]);
-            else if (zero < 0)
+            else if (min)
                 value[c] =
                     _mm256_fmadd_ps(s->m[h], _mm256_cvtepi32_ps(aux_int(a, neg, c, W)), value[c]);
         }
@@ -244,7 +250,8 @@ INLINE void direct(const struct hd_panel_job *job, const struct hd_pack *pack, i
                 __m256i q[8];
                 load_scales(&s, pack, unit, b, half);
                 load_lines(q, pack, unit + pack->head_bytes + b * block_bytes + 32 * half);
-                block_columns(sum[half], q, &s, value_bits(pack), pack->group, zero, &a, W);
+                block_columns(sum[half], q, &s, value_bits(pack), pack->group, zero,
+                              hd_pack_has_min(pack), &a, W);
             }
             a.q += 32 * W;
             a.aux += HD_AUX * W;
@@ -292,7 +299,7 @@ INLINE void unpack(const struct tile *t, const struct hd_pack *pack, const uint8
             load_lines(line, pack, unit + pack->head_bytes + b * block_bytes + 32 * half);
             for (int h = 0; h < halves; h++) {
                 scale[h] = s.d[h];
-                if (!pack->zero)
+                if (hd_pack_has_min(pack))
                     scale[halves + h] = s.m[h];
             }
         }
@@ -316,10 +323,11 @@ INLINE void tile_columns(const struct hd_panel_job *job, const struct hd_pack *p
         struct scales s;
         for (int h = 0; h < halves; h++) {
             s.d[h] = scale[h];
-            if (!pack->zero)
+            if (hd_pack_has_min(pack))
                 s.m[h] = scale[halves + h];
         }
-        block_columns(sum, line, &s, value_bits(pack), pack->group, zero, &a, W);
+        block_columns(sum, line, &s, value_bits(pack), pack->group, zero, hd_pack_has_min(pack), &a,
+                      W);
         a.q += 32 * W;
         a.aux += HD_AUX * W;
     }
@@ -364,21 +372,27 @@ INLINE void multiply(const struct hd_panel_job *job, const struct hd_pack *pack,
     X(HD_IQ2_XS)                                                                                   \
     X(HD_IQ2_S)                                                                                    \
     X(HD_IQ3_XXS)                                                                                  \
-    X(HD_IQ3_S)
+    X(HD_IQ3_S)                                                                                    \
+    X(HD_INT4_32)                                                                                  \
+    X(HD_INT4_64)                                                                                  \
+    X(HD_INT4_128)                                                                                 \
+    X(HD_INT8_32)                                                                                  \
+    X(HD_INT8_64)                                                                                  \
+    X(HD_INT8_128)
 
 #define KERNELS(type)                                                                              \
     static void direct_##type(const struct hd_panel_job *job)                                      \
     {                                                                                              \
-        direct_all(job, &hd_packs[type]);                                                          \
+        direct_all(job, &hd_packs[HD_PACK_SLOT(type)]);                                            \
     }                                                                                              \
     static void unpack_##type(const struct tile *t, const uint8_t *unit, int64_t n_unit, int half) \
     {                                                                                              \
-        unpack(t, &hd_packs[type], unit, n_unit, half);                                            \
+        unpack(t, &hd_packs[HD_PACK_SLOT(type)], unit, n_unit, half);                              \
     }                                                                                              \
     static void multiply_##type(const struct hd_panel_job *job, const struct tile *t,              \
                                 int64_t block, int64_t n_block, int half)                          \
     {                                                                                              \
-        multiply(job, &hd_packs[type], t, block, n_block, half);                                   \
+        multiply(job, &hd_packs[HD_PACK_SLOT(type)], t, block, n_block, half);                     \
     }
 TYPES(KERNELS)
 
@@ -387,7 +401,7 @@ static const struct {
     void (*unpack)(const struct tile *, const uint8_t *, int64_t, int);
     void (*multiply)(const struct hd_panel_job *, const struct tile *, int64_t, int64_t, int);
 } by_type[] = {
-#define ROW(type) [type] = {direct_##type, unpack_##type, multiply_##type},
+#define ROW(type) [HD_PACK_SLOT(type)] = {direct_##type, unpack_##type, multiply_##type},
     TYPES(ROW)
 #undef ROW
 };
@@ -396,7 +410,7 @@ static void panel(const struct hd_panel_job *job)
 {
     const struct hd_pack *pack = job->pack;
     if (job->n <= HD_TILE_COLUMNS) {
-        by_type[pack->dtype].direct(job);
+        by_type[HD_PACK_SLOT(pack->dtype)].direct(job);
         return;
     }
     struct tile t = {(__m256i *)job->tile, (__m256 *)(job->tile + HD_TILE_BLOCKS * 256)};
@@ -404,8 +418,9 @@ static void panel(const struct hd_panel_job *job)
     for (int64_t u = 0; u < job->n_unit; u += step)
         for (int half = 0; half < 2; half++) {
             int64_t n = job->n_unit - u < step ? job->n_unit - u : step;
-            by_type[pack->dtype].unpack(&t, job->panel + u * pack->unit_bytes, n, half);
-            by_type[pack->dtype].multiply(job, &t, u * blocks, n * blocks, half);
+            by_type[HD_PACK_SLOT(pack->dtype)].unpack(&t, job->panel + u * pack->unit_bytes, n,
+                                                      half);
+            by_type[HD_PACK_SLOT(pack->dtype)].multiply(job, &t, u * blocks, n * blocks, half);
         }
 }
 
@@ -456,9 +471,80 @@ INLINE void float_all(const struct hd_panel_job *job, enum hd_dtype dtype)
         float_columns(job, dtype, column, 1);
 }
 
+/* --- float codes: FP8, NF4, FP4 ------------------------------------------------------------------
+ */
+
+/* Element k of 8 rows, without its scale (of FP8: 1/256 of it). p: the unit's codes. */
+INLINE __m256 code_line(enum hd_dtype dtype, const uint8_t *p, int k, int half, const __m256 *code)
+{
+    if (dtype == HD_FP8_128) { /* exponent and mantissa are an f16's, but for the bias */
+        __m128i v = _mm_loadl_epi64((const __m128i *)(p + 16 * k + HALF * half));
+        v = _mm_cvtepu8_epi16(v);
+        __m128i sign = _mm_slli_epi16(_mm_and_si128(v, _mm_set1_epi16(0x80)), 8);
+        v = _mm_slli_epi16(_mm_and_si128(v, _mm_set1_epi16(0x7f)), 7);
+        return _mm256_cvtph_ps(_mm_or_si128(v, sign));
+    }
+    __m256i v = u8_ints(p + 16 * (k / 2) + HALF * half);
+    v = k % 2 ? _mm256_srli_epi32(v, 4) : v;
+    __m256 low = _mm256_permutevar8x32_ps(code[0], v); /* reads three bits; the fourth chooses */
+    __m256 high = _mm256_permutevar8x32_ps(code[1], v);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(v, 28)));
+}
+
+INLINE void code_columns(const struct hd_panel_job *job, enum hd_dtype dtype, int64_t column, int C)
+{
+    const int unit = hd_packs[HD_PACK_SLOT(dtype)].unit;
+    const float *values = hd_dtype_code(dtype);
+    __m256 code[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int i = 0; values && i < 2; i++)
+        code[i] = _mm256_loadu_ps(values + 8 * i);
+    const __m256 factor = _mm256_set1_ps(dtype == HD_FP8_128 ? 256.0f : 1.0f);
+    const float *x[4];
+    __m256 sum[2][4];
+    for (int c = 0; c < C; c++) {
+        x[c] = hd_column_row(job->a, column + c);
+        sum[0][c] = sum[1][c] = _mm256_setzero_ps();
+    }
+    const uint8_t *p = job->panel;
+    for (int64_t i = 0; i < job->a->n_in; i += unit, p += job->pack->unit_bytes) {
+        const __m256 d0 = _mm256_mul_ps(_mm256_loadu_ps((const float *)p), factor);
+        const __m256 d1 = _mm256_mul_ps(_mm256_loadu_ps((const float *)p + HALF), factor);
+        int n = job->a->n_in - i < unit ? (int)(job->a->n_in - i) : unit;
+        for (int k = 0; k < n; k++) {
+            const __m256 low = _mm256_mul_ps(code_line(dtype, p + 64, k, 0, code), d0);
+            const __m256 high = _mm256_mul_ps(code_line(dtype, p + 64, k, 1, code), d1);
+            for (int c = 0; c < C; c++) {
+                __m256 v = _mm256_set1_ps(x[c][i + k]);
+                sum[0][c] = _mm256_fmadd_ps(low, v, sum[0][c]);
+                sum[1][c] = _mm256_fmadd_ps(high, v, sum[1][c]);
+            }
+        }
+    }
+    for (int c = 0; c < C; c++) {
+        float *out = job->sums[column - job->column + c];
+        _mm256_storeu_ps(out, sum[0][c]);
+        _mm256_storeu_ps(out + HALF, sum[1][c]);
+    }
+}
+
+INLINE void code_all(const struct hd_panel_job *job, enum hd_dtype dtype)
+{
+    int64_t column = job->column, end = column + job->n;
+    for (; end - column >= 4; column += 4)
+        code_columns(job, dtype, column, 4);
+    for (; end > column; column++)
+        code_columns(job, dtype, column, 1);
+}
+
 static void panel_float(const struct hd_panel_job *job)
 {
-    if (job->pack->dtype == HD_F32)
+    if (job->pack->dtype == HD_FP8_128)
+        code_all(job, HD_FP8_128);
+    else if (job->pack->dtype == HD_NF4_64)
+        code_all(job, HD_NF4_64);
+    else if (job->pack->dtype == HD_FP4_64)
+        code_all(job, HD_FP4_64);
+    else if (job->pack->dtype == HD_F32)
         float_all(job, HD_F32);
     else if (job->pack->dtype == HD_F16)
         float_all(job, HD_F16);

@@ -50,6 +50,12 @@ INLINE void load_scales(struct scales *s, const struct hd_pack *pack, const uint
         s->d[0] = e8m0_line(unit + 16 * b);
         return;
     }
+    if (pack->dtype >= HD_OWN_TYPES) {
+        s->d[0] = f16_line(unit);
+        s->m[0] = _mm512_mul_ps(
+            s->d[0], _mm512_sub_ps(u8_line(unit + 32), _mm512_set1_ps((float)pack->zero)));
+        return;
+    }
     if (pack->unit == 64) {
         s->d[0] = f16_line(unit + 32 * b);
         if (!pack->zero) /* the file adds it, the K types subtract theirs */
@@ -185,10 +191,9 @@ INLINE __m512i aux_int(const struct cursor *c, int what, int column, int W)
     return _mm512_set1_epi32(value);
 }
 
-/* q: eight lines, in registers or in the unpacked tile. zero: log2 of the constant, or -1: minima.
- */
+/* q: eight lines, in registers or in the unpacked tile. zero: log2 of the constant, or -1: none. */
 INLINE void block_columns(__m512 *sum, const __m512i *q, const struct scales *s, int group,
-                          int zero, const struct cursor *a, int T, int W)
+                          int zero, bool min, const struct cursor *a, int T, int W)
 {
     __m512 value[12];
     for (int h = 0; h < 32 / group; h++) {
@@ -205,9 +210,9 @@ INLINE void block_columns(__m512 *sum, const __m512i *q, const struct scales *s,
         for (int c = 0; c < T * W; c++) {
             __m512 f = _mm512_cvtepi32_ps(acc[c]);
             value[c] = h ? _mm512_fmadd_ps(f, s->d[h], value[c]) : _mm512_mul_ps(f, s->d[h]);
-            if (zero < 0 && group == 32)
+            if (min && group == 32)
                 value[c] = _mm512_fnmadd_ps(s->m[h], aux_float(a, HD_AUX_SUM, c, W), value[c]);
-            else if (zero < 0)
+            else if (min)
                 value[c] =
                     _mm512_fmadd_ps(s->m[h], _mm512_cvtepi32_ps(aux_int(a, neg, c, W)), value[c]);
         }
@@ -237,7 +242,7 @@ INLINE void direct(const struct hd_panel_job *job, const struct hd_pack *pack, i
             __m512i q[8];
             load_scales(&s, pack, unit, b);
             load_lines(q, pack, unit + pack->head_bytes + b * block_bytes);
-            block_columns(sum, q, &s, pack->group, zero, &a, T, W);
+            block_columns(sum, q, &s, pack->group, zero, hd_pack_has_min(pack), &a, T, W);
             cursor_step(&a, T, W);
         }
     }
@@ -283,7 +288,7 @@ INLINE void unpack(const struct tile *t, const struct hd_pack *pack, const uint8
             load_lines(line, pack, unit + pack->head_bytes + b * block_bytes);
             for (int h = 0; h < halves; h++) {
                 scale[h] = s.d[h];
-                if (!pack->zero)
+                if (hd_pack_has_min(pack))
                     scale[halves + h] = s.m[h];
             }
         }
@@ -291,7 +296,8 @@ INLINE void unpack(const struct tile *t, const struct hd_pack *pack, const uint8
 }
 
 INLINE void tile_columns(const struct hd_panel_job *job, const struct tile *t, int64_t block,
-                         int64_t n_block, int64_t column, int group, int zero, int T, int W)
+                         int64_t n_block, int64_t column, int group, int zero, bool min, int T,
+                         int W)
 {
     const int halves = 32 / group;
     struct cursor a;
@@ -306,10 +312,10 @@ INLINE void tile_columns(const struct hd_panel_job *job, const struct tile *t, i
         struct scales s;
         for (int h = 0; h < halves; h++) {
             s.d[h] = scale[h];
-            if (zero < 0)
+            if (min)
                 s.m[h] = scale[halves + h];
         }
-        block_columns(sum, line, &s, group, zero, &a, T, W);
+        block_columns(sum, line, &s, group, zero, min, &a, T, W);
         cursor_step(&a, T, W);
     }
     for (int c = 0; c < T * W; c++)
@@ -317,38 +323,40 @@ INLINE void tile_columns(const struct hd_panel_job *job, const struct tile *t, i
 }
 
 INLINE void tile_all(const struct hd_panel_job *job, const struct tile *t, int64_t block,
-                     int64_t n_block, int group, int zero)
+                     int64_t n_block, int group, int zero, bool min)
 {
     int64_t column = job->column, end = column + job->n;
     for (; group == 32 && end - column >= 12; column += 12)
-        tile_columns(job, t, block, n_block, column, group, zero, 3, 4);
+        tile_columns(job, t, block, n_block, column, group, zero, min, 3, 4);
     for (; end - column >= 8; column += 8)
-        tile_columns(job, t, block, n_block, column, group, zero, 2, 4);
+        tile_columns(job, t, block, n_block, column, group, zero, min, 2, 4);
     for (; end - column >= 4; column += 4)
-        tile_columns(job, t, block, n_block, column, group, zero, 1, 4);
+        tile_columns(job, t, block, n_block, column, group, zero, min, 1, 4);
     if (end - column == 3)
-        tile_columns(job, t, block, n_block, column, group, zero, 1, 3);
+        tile_columns(job, t, block, n_block, column, group, zero, min, 1, 3);
     else if (end - column == 2)
-        tile_columns(job, t, block, n_block, column, group, zero, 1, 2);
+        tile_columns(job, t, block, n_block, column, group, zero, min, 1, 2);
     else if (end - column == 1)
-        tile_columns(job, t, block, n_block, column, group, zero, 1, 1);
+        tile_columns(job, t, block, n_block, column, group, zero, min, 1, 1);
 }
 
 /* The multiplying kernels, one per way of scaling. */
-#define TILE_KERNEL(name, group, zero)                                                             \
+#define TILE_KERNEL(name, group, zero, min)                                                        \
     static void name(const struct hd_panel_job *job, const struct tile *t, int64_t block,          \
                      int64_t n_block)                                                              \
     {                                                                                              \
-        tile_all(job, t, block, n_block, group, zero);                                             \
+        tile_all(job, t, block, n_block, group, zero, min);                                        \
     }
-TILE_KERNEL(tile_32_min, 32, -1)
-TILE_KERNEL(tile_32_zero8, 32, 3)
-TILE_KERNEL(tile_32_zero16, 32, 4)
-TILE_KERNEL(tile_32_zero128, 32, 7)
-TILE_KERNEL(tile_16_min, 16, -1)
-TILE_KERNEL(tile_16_zero4, 16, 2)
-TILE_KERNEL(tile_16_zero32, 16, 5)
-TILE_KERNEL(tile_16_zero128, 16, 7)
+TILE_KERNEL(tile_32_min, 32, -1, true)
+TILE_KERNEL(tile_32_zero8, 32, 3, false)
+TILE_KERNEL(tile_32_zero16, 32, 4, false)
+TILE_KERNEL(tile_32_zero128, 32, 7, false)
+TILE_KERNEL(tile_32_zero8_min, 32, 3, true)
+TILE_KERNEL(tile_32_zero128_min, 32, 7, true)
+TILE_KERNEL(tile_16_min, 16, -1, true)
+TILE_KERNEL(tile_16_zero4, 16, 2, false)
+TILE_KERNEL(tile_16_zero32, 16, 5, false)
+TILE_KERNEL(tile_16_zero128, 16, 7, false)
 
 /* --- per type
  * -------------------------------------------------------------------------------------- */
@@ -373,16 +381,22 @@ TILE_KERNEL(tile_16_zero128, 16, 7)
     X(HD_IQ2_XS, tile_16_zero128)                                                                  \
     X(HD_IQ2_S, tile_16_zero128)                                                                   \
     X(HD_IQ3_XXS, tile_32_zero128)                                                                 \
-    X(HD_IQ3_S, tile_32_zero128)
+    X(HD_IQ3_S, tile_32_zero128)                                                                   \
+    X(HD_INT4_32, tile_32_zero8_min)                                                               \
+    X(HD_INT4_64, tile_32_zero8_min)                                                               \
+    X(HD_INT4_128, tile_32_zero8_min)                                                              \
+    X(HD_INT8_32, tile_32_zero128_min)                                                             \
+    X(HD_INT8_64, tile_32_zero128_min)                                                             \
+    X(HD_INT8_128, tile_32_zero128_min)
 
 #define DIRECT_AND_UNPACK(type, kernel)                                                            \
     static void direct_##type(const struct hd_panel_job *job)                                      \
     {                                                                                              \
-        direct_all(job, &hd_packs[type]);                                                          \
+        direct_all(job, &hd_packs[HD_PACK_SLOT(type)]);                                            \
     }                                                                                              \
     static void unpack_##type(const struct tile *t, const uint8_t *unit, int64_t n_unit)           \
     {                                                                                              \
-        unpack(t, &hd_packs[type], unit, n_unit);                                                  \
+        unpack(t, &hd_packs[HD_PACK_SLOT(type)], unit, n_unit);                                    \
     }
 TYPES(DIRECT_AND_UNPACK)
 
@@ -391,7 +405,7 @@ static const struct {
     void (*unpack)(const struct tile *, const uint8_t *, int64_t);
     void (*multiply)(const struct hd_panel_job *, const struct tile *, int64_t, int64_t);
 } by_type[] = {
-#define ROW(type, kernel) [type] = {direct_##type, unpack_##type, kernel},
+#define ROW(type, kernel) [HD_PACK_SLOT(type)] = {direct_##type, unpack_##type, kernel},
     TYPES(ROW)
 #undef ROW
 };
@@ -400,15 +414,15 @@ static void panel(const struct hd_panel_job *job)
 {
     const struct hd_pack *pack = job->pack;
     if (job->n <= DIRECT_COLUMNS) {
-        by_type[pack->dtype].direct(job);
+        by_type[HD_PACK_SLOT(pack->dtype)].direct(job);
         return;
     }
     struct tile t = {(__m512i *)job->tile, (__m512 *)(job->tile + HD_TILE_BLOCKS * 512)};
     int64_t step = HD_TILE_BLOCKS * 32 / pack->unit, blocks = pack->unit / 32;
     for (int64_t u = 0; u < job->n_unit; u += step) {
         int64_t n = job->n_unit - u < step ? job->n_unit - u : step;
-        by_type[pack->dtype].unpack(&t, job->panel + u * pack->unit_bytes, n);
-        by_type[pack->dtype].multiply(job, &t, u * blocks, n * blocks);
+        by_type[HD_PACK_SLOT(pack->dtype)].unpack(&t, job->panel + u * pack->unit_bytes, n);
+        by_type[HD_PACK_SLOT(pack->dtype)].multiply(job, &t, u * blocks, n * blocks);
     }
 }
 
@@ -454,9 +468,68 @@ INLINE void float_all(const struct hd_panel_job *job, enum hd_dtype dtype)
         float_columns(job, dtype, column, 1);
 }
 
+/* --- float codes: FP8, NF4, FP4 ------------------------------------------------------------------
+ */
+
+/* Element k of the 16 rows, without its scale (of FP8: 1/256 of it). p: the unit's codes. */
+INLINE __m512 code_line(enum hd_dtype dtype, const uint8_t *p, int k, __m512 code)
+{
+    if (dtype == HD_FP8_128) { /* exponent and mantissa are an f16's, but for the bias */
+        __m256i v = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)p + k));
+        __m256i sign = _mm256_slli_epi16(_mm256_and_si256(v, _mm256_set1_epi16(0x80)), 8);
+        v = _mm256_slli_epi16(_mm256_and_si256(v, _mm256_set1_epi16(0x7f)), 7);
+        return _mm512_cvtph_ps(_mm256_or_si256(v, sign));
+    }
+    __m512i v = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p + k / 2));
+    return _mm512_permutexvar_ps(k % 2 ? _mm512_srli_epi32(v, 4) : v, code); /* reads four bits */
+}
+
+INLINE void code_columns(const struct hd_panel_job *job, enum hd_dtype dtype, int64_t column, int C)
+{
+    const int unit = hd_packs[HD_PACK_SLOT(dtype)].unit;
+    const float *values = hd_dtype_code(dtype);
+    const __m512 code = values ? _mm512_loadu_ps(values) : _mm512_setzero_ps();
+    const __m512 factor = _mm512_set1_ps(dtype == HD_FP8_128 ? 256.0f : 1.0f);
+    const float *x[8];
+    __m512 sum[8];
+    for (int c = 0; c < C; c++) {
+        x[c] = hd_column_row(job->a, column + c);
+        sum[c] = _mm512_setzero_ps();
+    }
+    const uint8_t *p = job->panel;
+    for (int64_t i = 0; i < job->a->n_in; i += unit, p += job->pack->unit_bytes) {
+        const __m512 d = _mm512_mul_ps(_mm512_loadu_ps(p), factor);
+        int n = job->a->n_in - i < unit ? (int)(job->a->n_in - i) : unit;
+        for (int k = 0; k < n; k++) {
+            const __m512 line = _mm512_mul_ps(code_line(dtype, p + 64, k, code), d);
+            for (int c = 0; c < C; c++)
+                sum[c] = _mm512_fmadd_ps(line, _mm512_set1_ps(x[c][i + k]), sum[c]);
+        }
+    }
+    for (int c = 0; c < C; c++)
+        _mm512_storeu_ps(job->sums[column - job->column + c], sum[c]);
+}
+
+INLINE void code_all(const struct hd_panel_job *job, enum hd_dtype dtype)
+{
+    int64_t column = job->column, end = column + job->n;
+    for (; end - column >= 8; column += 8)
+        code_columns(job, dtype, column, 8);
+    for (; end - column >= 2; column += 2)
+        code_columns(job, dtype, column, 2);
+    if (end > column)
+        code_columns(job, dtype, column, 1);
+}
+
 static void panel_float(const struct hd_panel_job *job)
 {
-    if (job->pack->dtype == HD_F32)
+    if (job->pack->dtype == HD_FP8_128)
+        code_all(job, HD_FP8_128);
+    else if (job->pack->dtype == HD_NF4_64)
+        code_all(job, HD_NF4_64);
+    else if (job->pack->dtype == HD_FP4_64)
+        code_all(job, HD_FP4_64);
+    else if (job->pack->dtype == HD_F32)
         float_all(job, HD_F32);
     else if (job->pack->dtype == HD_F16)
         float_all(job, HD_F16);

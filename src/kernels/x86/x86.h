@@ -37,7 +37,7 @@ struct hd_activations {
     int8_t *q;
     float *aux;
     int64_t n;       /* columns */
-    int64_t n_block; /* per column; the row is padded with zeros to a multiple of two */
+    int64_t n_block; /* per column; the row is padded with zeros to a multiple of four */
     /* The rows themselves, F32: what is quantised, and what weights in a float type meet. */
     const uint8_t *rows;
     size_t stride;
@@ -94,7 +94,7 @@ struct hd_x86_kernels {
     /* Quantises the columns of one tile. */
     void (*quantise)(const struct hd_activations *a, int64_t tile);
     void (*panel)(const struct hd_panel_job *job);       /* quantised weights */
-    void (*panel_float)(const struct hd_panel_job *job); /* F32, F16, BF16 */
+    void (*panel_float)(const struct hd_panel_job *job); /* F32, F16, BF16, float codes */
     void (*silu_mul)(float *out, const float *gate, const float *up, int64_t n);
     int prompt_group; /* elements that share a scale in prompt rows; 32 in generated ones */
 };

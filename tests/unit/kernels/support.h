@@ -100,6 +100,17 @@ static inline uint8_t *random_blocks(struct hd_rng *rng, enum hd_dtype dtype, si
     }
     for (size_t i = 0; i < bytes; i++)
         p[i] = (uint8_t)hd_rng_next(rng);
+    for (size_t b = 0; (int)dtype >= HD_OWN_TYPES && b < bytes; b += (size_t)info->block_bytes) {
+        float f = 0.001f + 0.004f * (float)hd_rng_uniform(rng);
+        uint16_t h = hd_f32_to_f16(f);
+        if (dtype >= HD_INT4_32 && dtype <= HD_INT8_128) {
+            memcpy(p + b, &h, 2);
+            continue;
+        }
+        memcpy(p + b, &f, 4);
+        for (int i = 4; dtype == HD_FP8_128 && i < info->block_bytes; i++)
+            p[b + (size_t)i] &= 0xf7; /* no NaN */
+    }
     for (size_t t = 0; t < sizeof halves / sizeof halves[0]; t++)
         for (int j = 0; j < 2 && halves[t].dtype == (int)dtype; j++)
             for (size_t b = 0; halves[t].at[j] >= 0 && b < bytes; b += (size_t)info->block_bytes) {
@@ -138,9 +149,10 @@ static inline double relative_rms(const float *a, const float *reference, size_t
 }
 
 static const enum hd_dtype weight_types[] = {
-    HD_F32,   HD_F16,   HD_BF16,    HD_Q4_0,   HD_Q4_1,  HD_Q5_0,    HD_Q5_1,   HD_Q8_0,
-    HD_Q2_K,  HD_Q3_K,  HD_Q4_K,    HD_Q5_K,   HD_Q6_K,  HD_IQ4_NL,  HD_IQ4_XS, HD_MXFP4,
-    HD_IQ1_S, HD_IQ1_M, HD_IQ2_XXS, HD_IQ2_XS, HD_IQ2_S, HD_IQ3_XXS, HD_IQ3_S};
+    HD_F32,     HD_F16,     HD_BF16,     HD_Q4_0,    HD_Q4_1,    HD_Q5_0,     HD_Q5_1,   HD_Q8_0,
+    HD_Q2_K,    HD_Q3_K,    HD_Q4_K,     HD_Q5_K,    HD_Q6_K,    HD_IQ4_NL,   HD_IQ4_XS, HD_MXFP4,
+    HD_IQ1_S,   HD_IQ1_M,   HD_IQ2_XXS,  HD_IQ2_XS,  HD_IQ2_S,   HD_IQ3_XXS,  HD_IQ3_S,  HD_FP8_128,
+    HD_INT4_32, HD_INT4_64, HD_INT4_128, HD_INT8_32, HD_INT8_64, HD_INT8_128, HD_NF4_64, HD_FP4_64};
 enum { N_WEIGHT_TYPE = sizeof weight_types / sizeof weight_types[0] };
 
 #endif

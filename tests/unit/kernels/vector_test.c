@@ -59,7 +59,8 @@ static void expect_close(const char *what, const char *name, const float *got, c
 
 static bool is_float(enum hd_dtype t)
 {
-    return t == HD_F32 || t == HD_F16 || t == HD_BF16;
+    return t == HD_F32 || t == HD_F16 || t == HD_BF16 || t == HD_FP8_128 || t == HD_NF4_64 ||
+           t == HD_FP4_64;
 }
 
 static struct hd_weight *weight_new(const struct pair *p, const struct hd_backend *b,
@@ -123,8 +124,9 @@ static void matmul_matches_ref(void **state)
             double type_error = 0;
             for (int i = 0; i < CASES; i++) {
                 int64_t block = hd_dtype_info(type)->block;
-                int64_t n_in = is_float(type) ? random_int(&p.rng, 1, 700)
-                                              : block * random_int(&p.rng, 1, 1024 / block);
+                int64_t n_in = is_float(type) && type < HD_OWN_TYPES
+                                   ? random_int(&p.rng, 1, 700)
+                                   : block * random_int(&p.rng, 1, 1024 / block);
                 int64_t n = i < 4 ? i + 1 : random_int(&p.rng, 5, 130);
                 matmul_case(&p, type, n_in, random_int(&p.rng, 1, 100), n, &type_error);
             }
@@ -135,6 +137,71 @@ static void matmul_matches_ref(void **state)
         matmul_case(&p, HD_Q4_K, 4096 + 1024, 20, 14, &error); /* several unpacked tiles */
         matmul_case(&p, HD_Q5_0, 4096 + 96, 20, 14, &error);
         matmul_case(&p, HD_Q6_K, 8960, 33, 9, &error);
+    }
+}
+
+/* Types of our own may end within a block; what pads it must not count. */
+static void rows_may_end_within_a_block(void **state)
+{
+    FOR_EACH_BACKEND(p)
+    {
+        for (int type = HD_OWN_TYPES; type < HD_OWN_TYPES_END; type++)
+            for (int i = 0; i < 6; i++) {
+                int64_t n_in = random_int(&p.rng, 1, 700), n_out = random_int(&p.rng, 1, 60);
+                int64_t block = hd_dtype_info(type)->block, n = i < 3 ? i + 1 : 9 * i;
+                int64_t row = (n_in + block - 1) / block;
+                uint8_t *blocks =
+                    random_blocks(&p.rng, (enum hd_dtype)type, (size_t)(row * block * n_out));
+                float *x = random_floats(&p.rng, (size_t)(n * n_in)), *y[2];
+                for (int r = 0; r < 2; r++) {
+                    const struct hd_backend *b = r ? p.ref : p.b;
+                    struct hd_weight *w =
+                        weight_new(&p, b, (enum hd_dtype)type, n_in, n_out, 1, blocks);
+                    y[r] = run_matmul(b, r ? p.s_ref : p.s, w, x, n, NULL, HD_FORM_DECODE);
+                    hd_weight_free(w);
+                }
+                expect_close(hd_dtype_info(type)->name, p.name, y[0], y[1], (size_t)(n * n_out),
+                             is_float((enum hd_dtype)type) ? TOLERANCE_FLOAT : 3 * TOLERANCE_8BIT);
+                free(blocks), free(x), free(y[0]), free(y[1]);
+            }
+    }
+}
+
+/* A weight whose elements lie in an order of their own meets the inputs in that order. */
+static void order_is_obeyed(void **state)
+{
+    enum { N_IN = 256, N_OUT = 40, N = 7 };
+    FOR_EACH_BACKEND(p)
+    {
+        int32_t order[N_IN];
+        for (int i = 0; i < N_IN; i++)
+            order[i] = (i * 77 + 13) % N_IN;
+        float *x = random_floats(&p.rng, N * N_IN), *moved = malloc(N * N_IN * sizeof *moved);
+        for (int i = 0; i < N * N_IN; i++)
+            moved[i] = x[i / N_IN * N_IN + order[i % N_IN]];
+        uint8_t *blocks = random_blocks(&p.rng, HD_INT4_32, N_IN * N_OUT);
+        struct hd_weight *w[3];
+        struct hd_matmul m[3];
+        struct hd_tensor tx = tensor_new(p.b, HD_F32, N_IN, N, 1, 1, x);
+        for (int i = 0; i < 3; i++) { /* ordered, plain, ordered: three products at once */
+            w[i] = weight_new(&p, p.b, HD_INT4_32, N_IN, N_OUT, 1, blocks);
+            m[i] =
+                (struct hd_matmul){.w = w[i], .out = tensor_new(p.b, HD_F32, N_OUT, N, 1, 1, NULL)};
+        }
+        hd_weight_set_order(w[0], order);
+        hd_weight_set_order(w[2], order);
+        hd_op_matmul(p.s, m, 3, tx, HD_FORM_DECODE);
+        float *plain = run_matmul(p.b, p.s, w[1], x, N, NULL, HD_FORM_DECODE);
+        float *want = run_matmul(p.b, p.s, w[1], moved, N, NULL, HD_FORM_DECODE);
+        for (int i = 0; i < 3; i++) {
+            float *got = tensor_take(&m[i].out);
+            assert_memory_equal(got, i == 1 ? plain : want, N * N_OUT * sizeof(float));
+            free(got);
+            tensor_free(&m[i].out);
+            hd_weight_free(w[i]);
+        }
+        tensor_free(&tx);
+        free(x), free(moved), free(blocks), free(plain), free(want);
     }
 }
 
@@ -465,6 +532,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(matmul_matches_ref),
+        cmocka_unit_test(rows_may_end_within_a_block),
+        cmocka_unit_test(order_is_obeyed),
         cmocka_unit_test(extremes_do_not_saturate),
         cmocka_unit_test(massive_elements_do_not_crush_their_block),
         cmocka_unit_test(matmul_rows_are_invariant),

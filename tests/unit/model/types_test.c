@@ -247,7 +247,8 @@ static void a_model_of_any_type_equals_its_decoded_twin(void **state)
     snprintf(quantised, sizeof quantised, "%s/q.gguf", folder);
     snprintf(dense, sizeof dense, "%s/f32.gguf", folder);
     for (int t = 0; t < N_WEIGHT_TYPE; t++)
-        check_type(weight_types[t], quantised, dense);
+        if ((int)weight_types[t] < HD_OWN_TYPES) /* no GGUF file holds those */
+            check_type(weight_types[t], quantised, dense);
     unlink(quantised), unlink(dense);
     rmdir(folder);
 }
