@@ -209,17 +209,10 @@ static enum hd_err read_arch(struct config *c, struct hd_hparams *hp)
 static enum hd_err check_features(struct config *c)
 {
     const char *act = json_string_value(json_object_get(c->json, "hidden_act"));
-    const json_t *quant = json_object_get(c->json, "quantization_config");
-    const char *method = json_string_value(json_object_get(quant, "quant_method"));
     if (act && strcmp(act, "silu"))
         return hd_fail(c->msg, HD_ERR_UNSUPPORTED,
                        "%s/config.json: hidden_act \"%.40s\" is not supported (silu is)", c->path,
                        act);
-    if (json_is_object(quant))
-        return hd_fail(c->msg, HD_ERR_UNSUPPORTED,
-                       "%s/config.json: weights quantised as \"%.40s\" are not supported (use an "
-                       "F32, F16 or BF16 checkpoint, or a GGUF file)",
-                       c->path, method ? method : "?");
     return HD_OK;
 }
 

@@ -169,6 +169,20 @@ json_t *hd_store_side_file(const struct hd_store *store, const char *name)
     return NULL;
 }
 
+/* Older GPTQ and AWQ checkpoints keep their settings beside config.json. */
+static enum hd_err join_parts(struct hd_store *store, struct hd_errmsg *msg)
+{
+    static const char *const names[] = {"quantize_config.json", "quant_config.json"};
+    json_t *file = NULL;
+    enum hd_err err = HD_OK;
+    for (int i = 0; i < 2 && !err && !file; i++)
+        err = load_json(&file, store, names[i], MAX_SMALL_JSON, msg);
+    if (!err)
+        err = hd_store__join_parts(store, file, msg);
+    json_decref(file);
+    return err;
+}
+
 enum hd_err hd_store__open_hf(struct hd_store *store, struct hd_errmsg *msg)
 {
     store->format = HD_STORE_HF;
@@ -188,5 +202,7 @@ enum hd_err hd_store__open_hf(struct hd_store *store, struct hd_errmsg *msg)
                       "%s: neither config.json nor tokenizer.json in this folder (MODEL is a .gguf "
                       "file or a Hugging Face folder)",
                       store->path);
-    return err ? err : read_weights(store, msg);
+    if (!err)
+        err = read_weights(store, msg);
+    return err ? err : join_parts(store, msg);
 }

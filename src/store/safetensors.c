@@ -122,7 +122,7 @@ static enum hd_err read_tensor(struct hd_store *store, const struct place *at, j
     if (elem && (!hd_mul(&want, want, elem) || want != end - begin))
         return bad(at, "data_offsets do not span shape times dtype", msg);
     tensor->bytes = end - begin;
-    if (end <= size && tensor->dtype != HD_STORE_UNREAD)
+    if (end <= size) /* of types that we do not read too: parts.c may */
         tensor->data = data + begin;
     if (end > *stop)
         *stop = end;
@@ -140,7 +140,7 @@ static enum hd_err report_missing(const struct hd_store *store, const char *path
     size_t n_cut = 0;
     const char *name = "?";
     for (size_t i = first; i < store->n_tensor; i++)
-        if (!store->tensor[i].data && store->tensor[i].dtype != HD_STORE_UNREAD && ++n_cut == 1)
+        if (!store->tensor[i].data && ++n_cut == 1)
             name = store->tensor[i].name;
     return hd_fail(msg, HD_ERR_FORMAT,
                    "%s: truncated: %zu bytes are missing (it has %zu); tensor \"%s\" and %zu more "

@@ -169,6 +169,7 @@ static const char *tensor_name(const struct hd_store *store, size_t i)
 enum hd_err hd_store__index_tensors(struct hd_store *store, struct hd_errmsg *msg)
 {
     char shown[96];
+    hd_store__table_dispose(&store->tensor_table);
     enum hd_err err = hd_store__table_init(&store->tensor_table, store->n_tensor);
     if (err)
         return hd_fail(msg, err, "%s: out of memory", store->path);
@@ -222,6 +223,7 @@ void hd_store__forget(struct hd_store *store)
     free(store->tensor);
     free(store->kv);
     free(store->missing_part);
+    free(store->quant);
     hd_store__table_dispose(&store->tensor_table);
     hd_store__table_dispose(&store->kv_table);
     while (store->chunk) {
@@ -233,6 +235,8 @@ void hd_store__forget(struct hd_store *store)
     store->tensor = NULL;
     store->kv = NULL;
     store->missing_part = NULL;
+    store->quant = NULL;
+    store->n_quant = 0;
     store->n_file = store->n_tensor = store->cap_tensor = store->n_kv = store->missing = 0;
     store->n_missing_part = 0;
 }
@@ -303,9 +307,14 @@ const struct hd_store_tensor *hd_store_tensor_at(const struct hd_store *store, s
     return i < store->n_tensor ? &store->tensor[i] : NULL;
 }
 
+size_t hd_store__find(const struct hd_store *store, const char *name)
+{
+    return hd_store__table_find(&store->tensor_table, store, tensor_name, name);
+}
+
 static const struct hd_store_tensor *find_tensor(const struct hd_store *store, const char *name)
 {
-    size_t i = hd_store__table_find(&store->tensor_table, store, tensor_name, name);
+    size_t i = hd_store__find(store, name);
     return i == SIZE_MAX ? NULL : &store->tensor[i];
 }
 

@@ -22,6 +22,36 @@ struct hd_store; /* an open model */
 /* A type that we do not read: hd_dtype_info() of it is NULL. */
 #define HD_STORE_UNREAD ((enum hd_dtype) - 1)
 
+/* A matrix that a Hugging Face checkpoint keeps in several tensors (`X.qweight`, `X.scales`, … or
+ * `X.weight`, `X.weight_scale_inv`, …). The store lists it as one tensor `X.weight` whose dtype is
+ * the row form that it can be given (HD_INT4_128, …) and whose data are these parts: all present,
+ * shapes in agreement, unaligned, little endian. Laying out rows is the model room's business. */
+enum hd_store_scheme { HD_SCHEME_FP8, HD_SCHEME_AWQ, HD_SCHEME_GPTQ, HD_SCHEME_BNB };
+enum { HD_STORE_MAX_PARTS = 6 };
+struct hd_store_quant {
+    enum hd_store_scheme scheme;
+    int bits;             /* 4 or 8 (FP8: 8) */
+    int64_t group;        /* elements that share a scale: of a row; BNB: of the flat matrix */
+    int64_t group_rows;   /* FP8: rows that share it too; else 1 */
+    bool zero_minus_1;    /* GPTQ v1: 1 was taken from every stored zero, word by word */
+    const uint8_t *q;     /* FP8 [out, in]; AWQ i32 [in, out/8]; GPTQ i32 [in·bits/32, out];
+                             BNB: two elements of the flat matrix per byte */
+    const uint8_t *scale; /* FP8: rows of ceil(in/group); AWQ, GPTQ: f16 [groups, out]; BNB: one
+                             per group, u8 where nested_scale is there */
+    enum hd_dtype scale_dtype; /* FP8: F32, BF16 or F16 */
+    const uint8_t *zero;       /* AWQ, GPTQ: i32 [groups, out·bits/32] */
+    const uint8_t *g_idx;      /* GPTQ: i32 [in], the group of each input; NULL: element / group */
+    /* BNB, double quantisation: scale = nested_map[u8] · nested_scale[i / nested_group] + offset */
+    const uint8_t *nested_scale, *nested_map; /* f32; f32 [256] */
+    int64_t nested_group;
+    float nested_offset;
+    struct {
+        const void *data;
+        size_t bytes;
+    } part[HD_STORE_MAX_PARTS]; /* all of the above, for letting their pages go */
+    int n_part;
+};
+
 /* A tensor of a type that we do not read is listed (dtype HD_STORE_UNREAD, data NULL, bytes 0
  * where its size is unknown), so that `inspect` can show it, but never handed out for use. */
 struct hd_store_tensor {
@@ -31,8 +61,9 @@ struct hd_store_tensor {
     int n_dim;
     int64_t ne[4];      /* GGUF order: ne[0] = row length; unused 1 */
     const char *advice; /* what to do where the type is not read; may be NULL */
-    const void *data;   /* inside the map; unaligned */
-    size_t bytes;       /* checked to lie inside the file */
+    const void *data;   /* inside the map; unaligned; of a matrix in parts: its q */
+    size_t bytes;       /* checked to lie inside the file; of all parts */
+    const struct hd_store_quant *quant; /* NULL: data holds rows of dtype */
 };
 
 /* path: a .gguf file (of a model in several parts any one: all are opened) or a folder with

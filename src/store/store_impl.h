@@ -80,6 +80,8 @@ struct hd_store {
     size_t n_kv;
     struct hd_store__table kv_table;
     struct hd_store__chunk *chunk;
+    struct hd_store_quant *quant; /* of matrices in parts, [n_quant] */
+    size_t n_quant;
     size_t missing;
     const char **missing_part; /* names in the arena; only after opening for looking */
     size_t n_missing_part;
@@ -103,6 +105,8 @@ enum hd_err hd_store__add_file(struct hd_store__file **out, struct hd_store *sto
                                const char *path, struct hd_errmsg *msg);
 /* Builds the name table; FORMAT where a name occurs twice. */
 enum hd_err hd_store__index_tensors(struct hd_store *store, struct hd_errmsg *msg);
+/* Index of a tensor by name, or SIZE_MAX. */
+size_t hd_store__find(const struct hd_store *store, const char *name);
 /* Product of the dimensions (all ≥ 1); false on overflow or a dimension below 1. */
 bool hd_store__n_element(const struct hd_store_tensor *tensor, size_t *out);
 
@@ -120,6 +124,11 @@ enum hd_err hd_store__open_gguf(struct hd_store *store, struct hd_errmsg *msg);
 enum hd_err hd_store__read_kv(struct hd_store *store, struct hd_store__reader *reader, uint64_t n,
                               struct hd_errmsg *msg);
 enum hd_err hd_store__open_hf(struct hd_store *store, struct hd_errmsg *msg);
+/* Puts matrices in parts together, once all tensors are indexed; UNSUPPORTED, by name, for schemes
+ * that are not read (not when opened for looking). quant_file: quantize_config.json of older
+ * checkpoints, or NULL. */
+enum hd_err hd_store__join_parts(struct hd_store *store, const json_t *quant_file,
+                                 struct hd_errmsg *msg);
 /* Appends the tensors of one safetensors file, which must be the last one added. */
 enum hd_err hd_store__read_safetensors(struct hd_store *store, const struct hd_store__file *file,
                                        struct hd_errmsg *msg);

@@ -109,8 +109,6 @@ static void bad_configs_are_refused(void **state)
     expect_refusal("qwen2-tied", "{\"hidden_act\":\"gelu\"}", HD_ERR_UNSUPPORTED, "gelu");
     expect_refusal("qwen2-tied", "{\"use_sliding_window\":true,\"max_window_layers\":0}",
                    HD_ERR_UNSUPPORTED, "use_sliding_window");
-    expect_refusal("qwen2-tied", "{\"quantization_config\":{\"quant_method\":\"fp8\"}}",
-                   HD_ERR_UNSUPPORTED, "fp8");
     expect_refusal("qwen2-tied", "{\"rope_scaling\":{\"type\":\"longrope\",\"factor\":4}}",
                    HD_ERR_UNSUPPORTED, "longrope");
     expect_refusal("qwen2-tied", "{\"rope_scaling\":{\"type\":\"yarn\"}}", HD_ERR_FORMAT, "factor");
