@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/checked.h"
+#include "base/file.h"
 #include "model/model_impl.h"
 
 static const struct {
@@ -100,13 +101,81 @@ static enum hd_err make_weight(struct hd_weight **out, struct hd_binder *b, enum
 {
     struct hd_weight *w = NULL;
     *out = NULL;
+    /* Memory of our own is copied at once, so that it can go. */
+    usage |= usage & HD_WEIGHT_MAPPED ? b->usage : 0;
     enum hd_err err = hd_weight_new(&w, b->model->backend, dtype, n_in, n_out, n_matrix, data,
-                                    usage | b->usage, b->pool, b->msg);
+                                    usage, b->pool, b->msg);
     if (!err)
         err = hd_model__own(b->model, HD_OWNED_WEIGHT, w);
     if (!err)
         *out = w;
     return err;
+}
+
+/* The rows of a matrix in parts, and the file's pages let go. */
+static enum hd_err read_parts(void *out, const struct hd_binder *b, const struct hd_store_tensor *t,
+                              const int32_t *order)
+{
+    enum hd_err err = hd_parts__rows(out, t, order, b->pool);
+    if (err)
+        return hd_fail(b->msg, err, "%s: tensor %s: %s", hd_store_path(b->model->store), t->name,
+                       err == HD_ERR_FORMAT ? "a value or a scale that is no number"
+                                            : hd_err_text(err));
+    hd_parts__drop(t);
+    return HD_OK;
+}
+
+enum hd_err hd_bind__own_weight(struct hd_weight **out, struct hd_binder *b, enum hd_dtype dtype,
+                                int64_t n_in, int64_t n_out, int64_t n_matrix, void *data,
+                                unsigned usage)
+{
+    enum hd_err err = make_weight(out, b, dtype, n_in, n_out, n_matrix, data, usage);
+    if (!err && !(hd_weight_bytes(*out) && !(usage & HD_WEIGHT_EMBED)))
+        return hd_model__own(b->model, HD_OWNED_HOST, data);
+    free(data);
+    return err;
+}
+
+enum hd_err hd_bind__rows(void **out, const struct hd_binder *b, const struct hd_store_tensor *t,
+                          const int32_t *order)
+{
+    size_t bytes;
+    if (!hd_mul(&bytes, hd_dtype_row_bytes(t->dtype, t->ne[0]), (size_t)t->ne[1]))
+        return HD_ERR_LIMIT;
+    *out = malloc(bytes);
+    if (!*out)
+        return hd_fail(b->msg, HD_ERR_NOMEM, "%s: no memory for tensor %s (%zu bytes)",
+                       hd_store_path(b->model->store), t->name, bytes);
+    enum hd_err err = read_parts(*out, b, t, order);
+    if (err) {
+        free(*out);
+        *out = NULL;
+    }
+    return err;
+}
+
+/* A matrix in parts becomes rows of our own. */
+static enum hd_err bind_parts(struct hd_weight **out, struct hd_binder *b,
+                              const struct hd_store_tensor *t, unsigned usage)
+{
+    int32_t *order = NULL;
+    void *rows;
+    enum hd_err err = hd_parts__order(&order, t);
+    if (!err && order && usage & HD_WEIGHT_EMBED)
+        err = hd_fail(b->msg, HD_ERR_UNSUPPORTED, "%s: tensor %s: embeddings with desc_act",
+                      hd_store_path(b->model->store), t->name);
+    if (!err)
+        err = hd_bind__rows(&rows, b, t, order);
+    if (!err)
+        err = hd_bind__own_weight(out, b, t->dtype, t->ne[0], t->ne[1], 1, rows, usage);
+    if (err) {
+        free(order);
+        return err;
+    }
+    if (!order)
+        return HD_OK;
+    hd_weight_set_order(*out, order);
+    return hd_model__own(b->model, HD_OWNED_HOST, order);
 }
 
 enum hd_err hd_bind__matrix(struct hd_weight **out, struct hd_binder *b, enum hd_role role,
@@ -125,14 +194,9 @@ enum hd_err hd_bind__matrix(struct hd_weight **out, struct hd_binder *b, enum hd
         usage |= HD_WEIGHT_LOGITS;
     if (usage & HD_WEIGHT_MATMUL)
         b->model->bytes_per_token += t->bytes;
+    if (t->quant)
+        return bind_parts(out, b, t, usage);
     return make_weight(out, b, t->dtype, n_in, n_out, n_matrix, t->data, usage | HD_WEIGHT_MAPPED);
-}
-
-enum hd_err hd_bind__own_weight(struct hd_weight **out, struct hd_binder *b, enum hd_dtype dtype,
-                                int64_t n_in, int64_t n_out, int64_t n_matrix, void *data)
-{
-    enum hd_err err = hd_model__own(b->model, HD_OWNED_HOST, data);
-    return err ? err : make_weight(out, b, dtype, n_in, n_out, n_matrix, data, HD_WEIGHT_MATMUL);
 }
 
 static enum hd_err check_experts(const struct hd_store_tensor **first, struct hd_binder *b,
@@ -147,8 +211,13 @@ static enum hd_err check_experts(const struct hd_store_tensor **first, struct hd
             return err;
         if (!*first)
             *first = t;
-        if (t->dtype != (*first)->dtype)
+        if (t->dtype != (*first)->dtype || !t->quant != !(*first)->quant)
             return hd_fail(b->msg, HD_ERR_FORMAT, "%s: tensor %s differs in type from expert 0's",
+                           hd_store_path(b->model->store), name);
+        if (t->quant && t->quant->g_idx)
+            return hd_fail(b->msg, HD_ERR_UNSUPPORTED,
+                           "%s: tensor %s: experts quantised with desc_act are not supported (use "
+                           "a checkpoint without it, or a GGUF file)",
                            hd_store_path(b->model->store), name);
     }
     return HD_OK;
@@ -173,7 +242,9 @@ enum hd_err hd_bind__experts(struct hd_weight **out, struct hd_binder *b, enum h
     err = check_experts(&t, b, role, layer, (int64_t[3]){n_in, n_out, 1});
     if (err)
         return err;
-    if (!hd_mul(&total, t->bytes, (size_t)hp->n_expert))
+    size_t each;
+    if (!hd_mul(&each, hd_dtype_row_bytes(t->dtype, n_in), (size_t)n_out) ||
+        !hd_mul(&total, each, (size_t)hp->n_expert))
         return HD_ERR_LIMIT;
     b->model->bytes_per_token += t->bytes * (size_t)hp->n_expert_used;
     char *data = malloc(total);
@@ -181,12 +252,43 @@ enum hd_err hd_bind__experts(struct hd_weight **out, struct hd_binder *b, enum h
         return hd_fail(b->msg, HD_ERR_NOMEM,
                        "%s: no memory for the experts of layer %d (%zu bytes)",
                        hd_store_path(b->model->store), layer, total);
-    for (int e = 0; e < hp->n_expert; e++) {
+    for (int e = 0; e < hp->n_expert && !err; e++) {
         const struct hd_store_tensor *part =
             hd_store_tensor(b->model->store, role_name(name, b, role, layer, e));
-        memcpy(data + (size_t)e * t->bytes, part->data, t->bytes);
+        if (part->quant)
+            err = read_parts(data + (size_t)e * each, b, part, NULL);
+        else
+            memcpy(data + (size_t)e * each, part->data, each);
+        if (!part->quant)
+            hd_map_drop(part->data, each);
     }
-    return hd_bind__own_weight(out, b, t->dtype, n_in, n_out, hp->n_expert, data);
+    if (err) {
+        free(data);
+        return err;
+    }
+    return hd_bind__own_weight(out, b, t->dtype, n_in, n_out, hp->n_expert, data, HD_WEIGHT_MATMUL);
+}
+
+/* values: [t->ne[1], t->ne[0]], in the natural order. */
+static enum hd_err floats_of_parts(float *values, const struct hd_binder *b,
+                                   const struct hd_store_tensor *t)
+{
+    size_t n_in = (size_t)t->ne[0], row_bytes = hd_dtype_row_bytes(t->dtype, t->ne[0]);
+    int32_t *order = NULL;
+    void *rows = NULL;
+    float *row = malloc(n_in * sizeof *row);
+    enum hd_err err = row ? hd_parts__order(&order, t) : HD_ERR_NOMEM;
+    if (!err)
+        err = hd_bind__rows(&rows, b, t, order);
+    for (size_t o = 0; o < (size_t)t->ne[1] && !err; o++) {
+        hd_dtype_info(t->dtype)->dequantise(row, (char *)rows + o * row_bytes, t->ne[0]);
+        for (size_t j = 0; j < n_in; j++)
+            values[o * n_in + (order ? (size_t)order[j] : j)] = row[j];
+    }
+    free(row);
+    free(rows);
+    free(order);
+    return err;
 }
 
 enum hd_err hd_bind__floats(float **out, const struct hd_binder *b, const struct hd_store_tensor *t)
@@ -204,9 +306,17 @@ enum hd_err hd_bind__floats(float **out, const struct hd_binder *b, const struct
     if (!values)
         return hd_fail(b->msg, HD_ERR_NOMEM, "%s: no memory for tensor %s",
                        hd_store_path(b->model->store), t->name);
-    info->dequantise(values, t->data, (int64_t)n);
     *out = values;
-    return HD_OK;
+    if (!t->quant) {
+        info->dequantise(values, t->data, (int64_t)n);
+        return HD_OK;
+    }
+    enum hd_err err = floats_of_parts(values, b, t);
+    if (err) {
+        free(values);
+        *out = NULL;
+    }
+    return err;
 }
 
 enum hd_err hd_bind__upload(struct hd_tensor *out, struct hd_binder *b, const float *values,

@@ -21,8 +21,8 @@ static void list_work(struct hd_model *m, bool logits)
 {
     for (size_t i = 0; i < m->n_owned; i++) {
         struct hd_weight *w = m->owned[i].ptr;
-        if (m->owned[i].kind == HD_OWNED_WEIGHT && hd_weight_work_bytes(w) &&
-            logits == !!(hd_weight_usage(w) & HD_WEIGHT_LOGITS))
+        if (m->owned[i].kind == HD_OWNED_WEIGHT && hd_weight_usage(w) & HD_WEIGHT_LAZY &&
+            hd_weight_work_bytes(w) && logits == !!(hd_weight_usage(w) & HD_WEIGHT_LOGITS))
             m->work[m->n_work++] = w;
     }
 }

@@ -94,7 +94,31 @@ static enum hd_err build_k_b(struct hd_layer *l, struct hd_binder *b,
                 put(data, (size_t)((h * rank + c) * nope + i), dtype,
                     values[(h * (nope + v) + i) * rank + c]);
     free(values);
-    return err ? err : hd_bind__own_weight(&l->k_b, b, dtype, nope, rank, hp->n_head, data);
+    return err ? err
+               : hd_bind__own_weight(&l->k_b, b, dtype, nope, rank, hp->n_head, data,
+                                     HD_WEIGHT_MATMUL);
+}
+
+/* The same from rows whose elements lie in an order of their own, which heads cannot obey. */
+static enum hd_err build_v_b_floats(struct hd_layer *l, struct hd_binder *b,
+                                    const struct hd_store_tensor *kv_b)
+{
+    const struct hd_hparams *hp = &b->model->hp;
+    int64_t nope = hp->qk_nope_head_dim, v = hp->v_head_dim, rank = hp->kv_lora_rank;
+    enum hd_dtype dtype = built_dtype(b, kv_b->dtype);
+    float *values;
+    void *data = NULL;
+    enum hd_err err = hd_bind__floats(&values, b, kv_b);
+    if (!err)
+        err = alloc_values(&data, b, dtype, hp->n_head, v, rank);
+    for (int64_t h = 0; !err && h < hp->n_head; h++)
+        for (int64_t i = 0; i < v * rank; i++)
+            put(data, (size_t)(h * v * rank + i), dtype,
+                values[(h * (nope + v) + nope) * rank + i]);
+    free(values);
+    return err ? err
+               : hd_bind__own_weight(&l->v_b, b, dtype, rank, v, hp->n_head, data,
+                                     HD_WEIGHT_MATMUL);
 }
 
 /* The v rows of every head, as they are. */
@@ -104,14 +128,21 @@ static enum hd_err build_v_b(struct hd_layer *l, struct hd_binder *b,
     const struct hd_hparams *hp = &b->model->hp;
     int64_t nope = hp->qk_nope_head_dim, v = hp->v_head_dim, rank = hp->kv_lora_rank;
     size_t row = hd_dtype_row_bytes(kv_b->dtype, rank), per_head = row * (size_t)v;
-    char *data = malloc(per_head * (size_t)hp->n_head);
-    if (!data)
-        return hd_fail(b->msg, HD_ERR_NOMEM, "%s: no memory for the absorbed attention weights",
-                       hd_store_path(b->model->store));
-    for (int64_t h = 0; h < hp->n_head; h++)
-        memcpy(data + (size_t)h * per_head,
-               (const char *)kv_b->data + (size_t)(h * (nope + v) + nope) * row, per_head);
-    return hd_bind__own_weight(&l->v_b, b, kv_b->dtype, rank, v, hp->n_head, data);
+    void *rows = NULL;
+    if (kv_b->quant && kv_b->quant->g_idx)
+        return build_v_b_floats(l, b, kv_b);
+    enum hd_err err = kv_b->quant ? hd_bind__rows(&rows, b, kv_b, NULL) : HD_OK;
+    const char *from = kv_b->quant ? rows : kv_b->data;
+    char *data = err ? NULL : malloc(per_head * (size_t)hp->n_head);
+    if (!err && !data)
+        err = hd_fail(b->msg, HD_ERR_NOMEM, "%s: no memory for the absorbed attention weights",
+                      hd_store_path(b->model->store));
+    for (int64_t h = 0; h < hp->n_head && !err; h++)
+        memcpy(data + (size_t)h * per_head, from + (size_t)(h * (nope + v) + nope) * row, per_head);
+    free(rows);
+    return err ? err
+               : hd_bind__own_weight(&l->v_b, b, kv_b->dtype, rank, v, hp->n_head, data,
+                                     HD_WEIGHT_MATMUL);
 }
 
 static enum hd_err build_kv_b(struct hd_layer *l, struct hd_binder *b,
@@ -141,7 +172,8 @@ static enum hd_err build_kv_b(struct hd_layer *l, struct hd_binder *b,
     free(k_values);
     free(v_values);
     return err ? err
-               : hd_bind__own_weight(&l->kv_b, b, dtype, rank, hp->n_head * (nope + v), 1, data);
+               : hd_bind__own_weight(&l->kv_b, b, dtype, rank, hp->n_head * (nope + v), 1, data,
+                                     HD_WEIGHT_MATMUL);
 }
 
 enum hd_err hd_mla__bind(struct hd_binder *b, int layer)

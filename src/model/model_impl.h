@@ -170,9 +170,14 @@ enum hd_err hd_bind__vector(struct hd_tensor *out, struct hd_binder *b, enum hd_
  * then gathered into memory of our own. Counts used / n_expert of the bytes. */
 enum hd_err hd_bind__experts(struct hd_weight **out, struct hd_binder *b, enum hd_role role,
                              int layer, int64_t n_in, int64_t n_out);
-/* A weight from memory of the model's own (data becomes the model's, even on failure). */
+/* A weight from memory of the model's own (data becomes the model's, even on failure; it is freed
+ * where the back end made a copy). usage: HD_WEIGHT_MATMUL, … */
 enum hd_err hd_bind__own_weight(struct hd_weight **out, struct hd_binder *b, enum hd_dtype dtype,
-                                int64_t n_in, int64_t n_out, int64_t n_matrix, void *data);
+                                int64_t n_in, int64_t n_out, int64_t n_matrix, void *data,
+                                unsigned usage);
+/* The rows of a matrix in parts, in memory that the caller frees. */
+enum hd_err hd_bind__rows(void **out, const struct hd_binder *b, const struct hd_store_tensor *t,
+                          const int32_t *order);
 enum hd_err hd_bind__upload(struct hd_tensor *out, struct hd_binder *b, const float *values,
                             int64_t n);
 /* Reads a tensor of any type as F32; *out is owned by the caller. */
@@ -180,6 +185,13 @@ enum hd_err hd_bind__floats(float **out, const struct hd_binder *b,
                             const struct hd_store_tensor *t);
 /* Lists the weights that the loader works on; after binding. */
 enum hd_err hd_copies__plan(struct hd_model *model, struct hd_errmsg *msg);
+/* A matrix in parts (parts.c): its rows in the form that t->dtype names. They lie in the order of
+ * hd_parts__order, where there is one: element p of a row belongs to input order[p]; *out is owned,
+ * NULL for the natural order. FORMAT where a value is no number. */
+enum hd_err hd_parts__order(int32_t **out, const struct hd_store_tensor *t);
+enum hd_err hd_parts__rows(void *out, const struct hd_store_tensor *t, const int32_t *order,
+                           struct hd_pool *pool);
+void hd_parts__drop(const struct hd_store_tensor *t); /* lets the file's pages go */
 enum hd_err hd_model__own(struct hd_model *model, enum hd_owned_kind kind, void *ptr);
 
 /* --- architectures -------------------------------------------------------------------------- */
