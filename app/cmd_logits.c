@@ -45,6 +45,10 @@ struct ranked {
 struct output {
     int top, n_row;
     struct ranked *ranked; /* [n_vocab] */
+    /* with --next */
+    const struct list *ids;
+    float *next; /* [ids] log-probability of the id after each reported row */
+    bool *has_next;
 };
 
 static int by_rank(const void *a, const void *b)
@@ -66,6 +70,23 @@ static void print_row(void *ud, int32_t row, const float *logprob, int n_vocab)
     for (int i = 0; i < top; i++)
         printf("%s[%d,%.7g]", i ? "," : "", out->ranked[i].id, (double)out->ranked[i].logprob);
     putchar(']');
+    if (out->next && (size_t)row + 1 < out->ids->n) {
+        out->next[row] = logprob[out->ids->value[row + 1]];
+        out->has_next[row] = true;
+    }
+}
+
+/* ,"next":{"0":-2.5,…}: what the ids themselves have got, for a perplexity. */
+static void print_next(const struct output *out)
+{
+    const char *comma = "";
+    fputs(",\"next\":{", stdout);
+    for (size_t i = 0; i < out->ids->n; i++)
+        if (out->has_next[i]) {
+            printf("%s\"%zu\":%.7g", comma, i, (double)out->next[i]);
+            comma = ",";
+        }
+    putchar('}');
 }
 
 static enum hd_err run(struct hd_app *app, const struct list *ids, const struct list *at,
@@ -73,22 +94,32 @@ static enum hd_err run(struct hd_app *app, const struct list *ids, const struct 
 {
     struct hd_engine *engine;
     struct hd_model_info info;
-    struct output out = {.top = (int)hd_options_int(app->options, "top")};
+    struct output out = {.top = (int)hd_options_int(app->options, "top"), .ids = ids};
+    bool next = hd_options_flag(app->options, "next");
     int32_t last = (int32_t)ids->n - 1;
     size_t n_prefill = (size_t)hd_options_int(app->options, "prefill");
     enum hd_err err = hd_app_engine(&engine, &info, app, 1, (int)ids->n, msg);
     if (err)
         return err;
     out.ranked = malloc((size_t)info.n_vocab * sizeof *out.ranked);
-    if (!out.ranked) {
+    if (next) {
+        out.next = calloc(ids->n, sizeof *out.next);
+        out.has_next = calloc(ids->n, sizeof *out.has_next);
+    }
+    if (!out.ranked || (next && (!out.next || !out.has_next))) {
         err = hd_fail(msg, HD_ERR_NOMEM, "logits: out of memory");
     } else {
         fputs("{\"rows\":{", stdout);
         err = hd_engine_logits(engine, NULL, ids->value, ids->n, at->n ? at->value : &last,
                                at->n ? at->n : 1, n_prefill, print_row, &out, msg);
-        puts("}}");
+        putchar('}');
+        if (next)
+            print_next(&out);
+        puts("}");
     }
     free(out.ranked);
+    free(out.next);
+    free(out.has_next);
     hd_engine_free(engine);
     return err;
 }

@@ -3,10 +3,10 @@
 
     tests/golden/check_tokens.py PATH/TO/holdfast NAME=MODEL…
 
-NAME is one of deepseek_v3, qwen2_5, llama3_1, deepseek_r1_qwen; MODEL a folder with tokenizer.json or a GGUF
+NAME is one of deepseek_v3, qwen2_5, llama3_1, deepseek_r1_qwen, smollm; MODEL a folder with tokenizer.json or a GGUF
 file with that vocabulary (the same NAME may be given several times). Without any, the folders under
-$HOLDFAST_TOKENIZERS (tools/golden/fetch_tokenizers.sh fills one) and the Qwen2.5-Coder files under
-$HOLDFAST_TEST_MODELS are used; what is not there is skipped with one line. Two parts per model: the nasty
+$HOLDFAST_TOKENIZERS (tools/golden/fetch_tokenizers.sh fills one) and the Qwen2.5-Coder and SmolLM2 files
+under $HOLDFAST_TEST_MODELS are used; what is not there is skipped with one line. Two parts per model: the nasty
 strings against their recorded ids, and all texts of $HOLDFAST_SHARED/data/qa against a digest of the ids for
 every 50 strings. Where the `tokenizers` package and the reference's tokenizer.json are at hand, a digest that
 differs is followed by the first string that does. Standard library only otherwise.
@@ -141,9 +141,10 @@ def models_folder():
 
 def default_models():
     found = [(n, TOKENIZERS / n) for n in ("deepseek_v3", "qwen2_5", "llama3_1")]
-    found += [("qwen2_5", f) for f in sorted(models_folder().rglob("qwen2.5-coder-*.gguf"))]
-    if len(found) == 3:
-        found.append(("qwen2_5", models_folder() / "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"))
+    for name, start, example in (("qwen2_5", "qwen2.5-coder-", "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf"),
+                                 ("smollm", "smollm2-", "SmolLM2-135M-Instruct.Q4_1.gguf")):
+        files = [f for f in sorted(models_folder().rglob("*.gguf")) if f.name.lower().startswith(start)]
+        found += [(name, f) for f in files or [models_folder() / example]]
     return found
 
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Makes tests/golden/tokens: nasty strings, and the ids that the reference tokenizers give.
 
-    python tools/golden/make_token_goldens.py TOKENIZERS [--r1-qwen FILE.gguf] [--gguf FILE.gguf]… [--qa FOLDER]
+    python tools/golden/make_token_goldens.py TOKENIZERS [--r1-qwen FILE.gguf] [--smollm FILE.gguf] [--gguf FILE.gguf]…
+        [--qa FOLDER]
 
 TOKENIZERS holds deepseek_v3/, qwen2_5/ and llama3_1/ with their tokenizer.json (tools/golden/fetch_tokenizers.sh
 brings them). The reference is the `tokenizers` library on these files with all added tokens taken out, so that
 every string is plain text. `--r1-qwen` gives the vocabulary of R1-Distill-Qwen (the header of a GGUF file is
-enough). `--gguf` files are checked to hold the same vocabulary as qwen2_5. `--qa` is the folder of reading
-comprehension sets; of its texts only a digest of the ids is kept, one for every 50 strings.
+enough), `--smollm` that of SmolLM2. `--gguf` files are checked to hold the same vocabulary as qwen2_5. `--qa` is the
+folder of reading comprehension sets; of its texts only a digest of the ids is kept, one for every 50 strings.
 """
 import argparse
 import hashlib
@@ -33,11 +34,16 @@ def plain(path):
 
 
 def plain_from_gguf(path):
-    """Qwen2's rules on a GGUF file's own vocabulary; ordinary tokens only."""
+    """The rules of `tokenizer.ggml.pre` on a GGUF file's own vocabulary; ordinary tokens only."""
     kv = gguf_header.read(path)
     kinds, tokens = kv["tokenizer.ggml.token_type"], kv["tokenizer.ggml.tokens"]
     vocab = {t: i for i, t in enumerate(tokens) if kinds[i] == 1}
     tok = Tokenizer(models.BPE(vocab, [tuple(m.split(" ", 1)) for m in kv["tokenizer.ggml.merges"]]))
+    if kv["tokenizer.ggml.pre"] == "smollm":  # as in the model's own tokenizer.json
+        tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
+                                                     pre_tokenizers.ByteLevel(add_prefix_space=False)])
+        tok.decoder = decoders.ByteLevel()
+        return tok
     tok.normalizer = normalizers.NFC()
     tok.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(tiny_tokenizer.QWEN2), "isolated"),
@@ -71,6 +77,7 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("tokenizers", type=pathlib.Path)
     p.add_argument("--r1-qwen")
+    p.add_argument("--smollm")
     p.add_argument("--gguf", action="append", default=[])
     p.add_argument("--qa", type=pathlib.Path)
     args = p.parse_args()
@@ -80,6 +87,8 @@ def main():
     toks = {n: plain(args.tokenizers / n / "tokenizer.json") for n in NAMES}
     if args.r1_qwen:
         toks["deepseek_r1_qwen"] = plain_from_gguf(args.r1_qwen)
+    if args.smollm:
+        toks["smollm"] = plain_from_gguf(args.smollm)
     for name, tok in toks.items():
         rows = [e.ids for e in tok.encode_batch(strings, add_special_tokens=False)]
         back = sum(tok.decode(r, skip_special_tokens=False) != s for r, s in zip(rows, strings))

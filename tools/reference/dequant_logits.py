@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""Reference log-probabilities of a real Qwen2 GGUF file.
+"""Reference log-probabilities of a real Qwen2 or Llama GGUF file.
 
-    python tools/reference/dequant_logits.py FILE.gguf OUT.json
+    python tools/reference/dequant_logits.py FILE.gguf OUT.json [THREADS] [--article SQUAD.json]
 
 Needs tools/golden/requirements.txt. The file's weights are decoded by the `gguf` package into float32 and run by
 Hugging Face transformers (float32, eager attention): an independent decoder and an independent graph. Writes the
 token ids of each text in texts.py and, at about 100 positions over all of them, the 50 most probable tokens with
 their natural log-probability over the whole vocabulary. A 1.5B model takes about 8 GB of memory and a minute.
+
+--article adds the perplexity of a SQuAD article's first 1,024 tokens (its passages joined by one space); of the text
+only a digest of its ids is written.
 """
+import argparse
+import hashlib
 import json
 import pathlib
 import re
@@ -40,8 +45,10 @@ def hf_name(name):
 
 
 def config(kv, tied):
-    q = {k.removeprefix("qwen2."): v for k, v in kv.items() if k.startswith("qwen2.")}
-    return transformers.Qwen2Config(
+    arch = kv["general.architecture"]
+    q = {k.removeprefix(arch + "."): v for k, v in kv.items() if k.startswith(arch + ".")}
+    cls = {"qwen2": transformers.Qwen2Config, "llama": transformers.LlamaConfig}[arch]
+    return cls(
         vocab_size=len(kv["tokenizer.ggml.tokens"]), hidden_size=q["embedding_length"],
         intermediate_size=q["feed_forward_length"], num_hidden_layers=q["block_count"],
         num_attention_heads=q["attention.head_count"], num_key_value_heads=q["attention.head_count_kv"],
@@ -50,15 +57,23 @@ def config(kv, tied):
         attn_implementation="eager")
 
 
+def restore_rows(value, n_head):
+    """Llama files hold Q and K with adjacent rotary pairs; back to the checkpoint's halves."""
+    dim = value.shape[0] // n_head
+    return value.reshape(n_head, dim // 2, 2, -1).swapaxes(1, 2).reshape(value.shape)
+
+
 def load(path, kv):
     reader = GGUFReader(path)
     tied = not any(t.name == "output.weight" for t in reader.tensors)
     cfg = config(kv, tied)
     with torch.device("meta"):
-        model = transformers.Qwen2ForCausalLM(cfg)
+        model = transformers.AutoModelForCausalLM.from_config(cfg)
     state = {}
     for t in reader.tensors:
         value = dequantize(t.data, t.tensor_type)
+        if cfg.model_type == "llama" and ("attn_q" in t.name or "attn_k" in t.name):
+            value = restore_rows(value, cfg.num_attention_heads if "attn_q" in t.name else cfg.num_key_value_heads)
         state[hf_name(t.name)] = torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32))
     if tied:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
@@ -76,9 +91,29 @@ def encode(tok, kv, text):
     return ids
 
 
+ARTICLE_TOKENS = (256, 1024)
+
+
+def article(path, tok, model):
+    """Perplexity of the first 256 and 1,024 tokens of the article."""
+    paragraphs = json.loads(pathlib.Path(path).read_text())["data"][0]["paragraphs"]
+    ids = tok.encode(" ".join(p["context"] for p in paragraphs)).ids[:max(ARTICLE_TOKENS)]
+    with torch.no_grad():
+        lp = torch.log_softmax(model(torch.tensor([ids]), use_cache=False).logits[0].double(), -1)
+    follow = lp[:-1].gather(1, torch.tensor(ids[1:])[:, None])[:, 0].numpy()
+    return {"file": pathlib.Path(path).name, "digest": hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()[:12],
+            "perplexity": {str(n): round(float(np.exp(-follow[:n - 1].mean())), 5) for n in ARTICLE_TOKENS}}
+
+
 def main():
-    path, out = sys.argv[1], pathlib.Path(sys.argv[2])
-    torch.set_num_threads(int(sys.argv[3]) if len(sys.argv) > 3 else 2)
+    p = argparse.ArgumentParser()
+    p.add_argument("path")
+    p.add_argument("out", type=pathlib.Path)
+    p.add_argument("threads", type=int, nargs="?", default=2)
+    p.add_argument("--article")
+    args = p.parse_args()
+    path, out = args.path, args.out
+    torch.set_num_threads(args.threads)
     kv = gguf_header.read(path)
     tok = make_token_goldens.plain_from_gguf(path)
     model = load(path, kv)
@@ -99,7 +134,11 @@ def main():
         count += len(at)
         print(f"{name}: {len(ids)} ids, {len(at)} positions", flush=True)
     head = {"model": pathlib.Path(path).name, "reference": f"gguf decoder, transformers {transformers.__version__}, float32, eager",
-            "tolerance": 2e-3, "texts": result}
+            "tolerance": 1e-3 if kv["general.architecture"] == "llama" else 2e-3}
+    if args.article:
+        head["article"] = article(args.article, tok, model)
+        print(head["article"])
+    head["texts"] = result
     out.write_text(json.dumps(head, separators=(",", ":")).replace('{"name"', '\n{"name"') + "\n")
     print(f"{count} positions of {total} ids")
 
