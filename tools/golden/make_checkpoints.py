@@ -219,7 +219,7 @@ def checkpoint(name, cfg, scheme, seed, note, plain=torch.float16, shards=1):
     save(ROOT / "models" / name, {**cfg, "torch_dtype": names[plain], "quantization_config": scheme.config},
          tensors, shards)
     prompts = make_tiny.reference(make_tiny.load_state(cfg, state), seed)
-    make_tiny.write_reference(name, [name], prompts, note)
+    make_tiny.write_reference(name, cfg, {name: note}, prompts, note)
     return digests
 
 
