@@ -88,9 +88,12 @@ static inline void hd_codes_iq2_s(struct hd_codes *o, const uint8_t *p)
     o->d = hd_f16_to_f32(hd_codes__u16(p)) * 0.125f;
     for (int g = 0; g < 16; g++)
         o->scale[g] = (uint8_t)(2 * (p[74 + g / 2] >> 4 * (g % 2) & 15) + 1);
-    for (int c = 0; c < 32; c++) {
-        int index = p[2 + c] | (p[66 + c / 4] >> 2 * (c % 4) & 3) << 8;
-        o->q[c] = hd_codes__signed(hd_tensor_iq2_s_grid[index], p[34 + c]);
+    for (int j = 0; j < 8; j++) {
+        unsigned high = p[66 + j];
+        for (int i = 0; i < 4; i++)
+            o->q[4 * j + i] =
+                hd_codes__signed(hd_tensor_iq2_s_grid[p[2 + 4 * j + i] | (high >> 2 * i & 3) << 8],
+                                 p[34 + 4 * j + i]);
     }
 }
 
@@ -157,9 +160,10 @@ static inline void hd_codes_iq1_m(struct hd_codes *o, const uint8_t *p)
             o->scale[4 * i + g] = (uint8_t)(2 * (more >> 3 * g & 7) + 1);
     }
     o->d = hd_f16_to_f32((uint16_t)d) * 0.125f;
-    for (int c = 0; c < 32; c++) {
-        unsigned more = p[32 + c / 2] >> 4 * (c % 2);
-        o->q[c] = hd_codes__iq1(p[c] | (more & 7) << 8, more & 8);
+    for (int c = 0; c < 32; c += 2) {
+        unsigned more = p[32 + c / 2];
+        o->q[c] = hd_codes__iq1(p[c] | (more & 0x07) << 8, more & 0x08);
+        o->q[c + 1] = hd_codes__iq1(p[c + 1] | (more & 0x70) << 4, more & 0x80);
     }
 }
 
