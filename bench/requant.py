@@ -31,6 +31,7 @@ import check_real  # noqa: E402
 import f32_twin  # noqa: E402
 
 TYPES = "Q2_K Q3_K_M Q4_0 Q5_K_M Q6_K Q8_0 IQ4_XS IQ3_S IQ2_S".split()
+WITH_IMATRIX = ("IQ", "Q2_", "Q3_")
 TEXTS, LENGTH, TWIN_LENGTH = ("en-story", "zh-handbook", "code-c"), 48, 24
 
 
@@ -54,13 +55,14 @@ def logits(binary, model, kernels, tokens, top):
     return [dict(rows[str(i)]) for i in range(len(tokens))]
 
 
-def compare(binary, a, b, top=20000):
-    """Mean KL and share of equal best tokens: kernels (or model) b against a, each (model, kernels)."""
-    kls, same = [], 0
-    for tokens in texts():
-        rows_a, rows_b = logits(binary, *a, tokens, top), logits(binary, *b, tokens, top)
-        kls += [check_real.kl(x, y) for x, y in zip(rows_a, rows_b)]
-        same += sum(next(iter(x)) == next(iter(y)) for x, y in zip(rows_a, rows_b))
+def all_rows(binary, model, kernels):
+    return [row for tokens in texts() for row in logits(binary, model, kernels, tokens, 20000)]
+
+
+def compare(want, got):
+    """Mean KL and share of equal best tokens, got against want."""
+    kls = [check_real.kl(a, b) for a, b in zip(want, got)]
+    same = sum(next(iter(a)) == next(iter(b)) for a, b in zip(want, got))
     return {"mean_kl": sum(kls) / len(kls), "max_kl": max(kls), "same_best": same, "positions": len(kls)}
 
 
@@ -86,21 +88,30 @@ def twin_difference(binary, model, twin):
     return max(abs(a[i] - b[i]) for a, b, ids in zip(ours, want, common) for i in ids)
 
 
-def one_type(args, kind, imatrix):
-    model, twin = args.work / f"{kind}.gguf", args.work / f"{kind}.f32.gguf"
-    cmd = [args.tools / "llama-quantize", "--allow-requantize"]
-    if imatrix:
-        cmd += ["--imatrix", imatrix]
-    run(cmd + [args.model, model, kind, "2"])
+def quantise(args, kind):
+    """The file of the type; made under another name first, so that one that is there is whole."""
+    model, part = args.work / f"{kind}.gguf", args.work / "part.gguf"
+    if not model.exists():
+        cmd = [args.tools / "llama-quantize", "--allow-requantize"]
+        if kind.startswith(WITH_IMATRIX):
+            cmd += ["--imatrix", args.work / "imatrix.gguf"]
+        run(cmd + [args.model, part, kind, "2"])
+        part.rename(model)
+    return model
+
+
+def one_type(args, kind, source):
+    model = quantise(args, kind)
     inspect = json.loads(run([args.binary, "inspect", model, "--json"]))
+    ref = all_rows(args.binary, model, "ref")
     result = {
-        "date": datetime.date.today().isoformat(), "bytes": model.stat().st_size, "imatrix": bool(imatrix),
-        "types": {k: v["tensors"] for k, v in inspect["types"].items()},
-        "twin_largest_difference": twin_difference(args.binary, model, twin),
-        "vector_vs_ref": compare(args.binary, (model, "ref"), (model, "auto")),
-        "ref_vs_source": compare(args.binary, (args.model, "ref"), (model, "ref")),
+        "date": datetime.date.today().isoformat(), "bytes": model.stat().st_size,
+        "imatrix": kind.startswith(WITH_IMATRIX), "types": {k: v["tensors"] for k, v in inspect["types"].items()},
+        "twin_largest_difference": twin_difference(args.binary, model, args.work / "twin.gguf"),
+        "vector_vs_ref": compare(ref, all_rows(args.binary, model, "auto")),
+        "ref_vs_source": compare(source, ref),
         "bench": json.loads(run([args.binary, "bench", "-m", model, "-p", 128, "-n", 24, "--json"])),
-        "load_average": os.getloadavg()[0],
+        "load_average": round(os.getloadavg()[0], 1),
     }
     model.unlink()
     return result
@@ -117,14 +128,15 @@ def main():
     args = p.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
-    imatrix = args.work / "imatrix.gguf"
+    imatrix, source = args.work / "imatrix.gguf", None
     if not imatrix.exists():
         calibration(args.work / "calibration.txt")
         run([args.tools / "llama-imatrix", "-m", args.model, "-f", args.work / "calibration.txt", "-o", imatrix,
              "-c", "512", "--chunks", "10", "-t", "2"])
     for kind in args.types.split(","):
         if kind not in results:
-            results[kind] = one_type(args, kind, imatrix if kind[:2] == "IQ" or kind[:3] in ("Q2_", "Q3_") else None)
+            source = source or all_rows(args.binary, args.model, "ref")
+            results[kind] = one_type(args, kind, source)
             args.out.write_text(json.dumps(results, indent=1) + "\n")
         r = results[kind]
         print(f"{kind:8} {r['bytes'] / 1e9:6.3f} GB  twin {r['twin_largest_difference']:.1e}  "
