@@ -157,6 +157,14 @@ static json_t *describe(const struct hd_store *store, bool with_tensors)
                   missing_parts(store), "n_tensor", (json_int_t)hd_store_n_tensor(store), "types",
                   types(store), "tokenizer", tokenizer(store), "metadata",
                   gguf ? gguf_keys(store) : hf_keys(store));
+    const struct hd_store_cut *cut = hd_store_cut(store);
+    if (out && cut)
+        json_object_set_new(out, "cut",
+                            json_pack("{s:o,s:o,s:I,s:I,s:I}", "file",
+                                      text_json(cut->path, strlen(cut->path)), "tensor",
+                                      text_json(cut->tensor, strlen(cut->tensor)), "have",
+                                      (json_int_t)cut->have, "need", (json_int_t)cut->need,
+                                      "more_tensors", (json_int_t)cut->n_more));
     if (out && with_tensors)
         json_object_set_new(out, "tensors", tensors(store));
     return out;
@@ -202,6 +210,19 @@ static void print_tensors(json_t *list)
     }
 }
 
+static void print_cut(json_int_t missing, json_t *cut)
+{
+    printf("TRUNCATED     %lld bytes are missing", (long long)missing);
+    if (cut)
+        printf("; %s has %lld of %lld and ends at tensor %s, %lld more lie behind it",
+               json_string_value(json_object_get(cut, "file")),
+               (long long)json_integer_value(json_object_get(cut, "have")),
+               (long long)json_integer_value(json_object_get(cut, "need")),
+               json_string_value(json_object_get(cut, "tensor")),
+               (long long)json_integer_value(json_object_get(cut, "more_tensors")));
+    puts(" (holdfast pull NAME goes on where a pull stopped)");
+}
+
 static void print_text(json_t *all)
 {
     const char *name = json_string_value(json_object_get(all, "architecture"));
@@ -225,8 +246,7 @@ static void print_text(json_t *all)
                json_string_value(value));
     }
     if (missing)
-        printf("TRUNCATED     %lld bytes are missing (fetch it again or resume the download)\n",
-               (long long)missing);
+        print_cut(missing, json_object_get(all, "cut"));
     print_tokenizer(json_object_get(all, "tokenizer"));
     puts("types");
     json_object_foreach(json_object_get(all, "types"), key, value)

@@ -43,6 +43,7 @@ struct ranked {
 };
 
 struct output {
+    FILE *to; /* memory: nothing is printed of a run that fails */
     int top, n_row;
     struct ranked *ranked; /* [n_vocab] */
     /* with --next */
@@ -66,10 +67,11 @@ static void print_row(void *ud, int32_t row, const float *logprob, int n_vocab)
     for (int32_t i = 0; i < n_vocab; i++)
         out->ranked[i] = (struct ranked){logprob[i], i};
     qsort(out->ranked, (size_t)n_vocab, sizeof *out->ranked, by_rank);
-    printf("%s\"%d\":[", out->n_row++ ? "," : "", row);
+    fprintf(out->to, "%s\"%d\":[", out->n_row++ ? "," : "", row);
     for (int i = 0; i < top; i++)
-        printf("%s[%d,%.7g]", i ? "," : "", out->ranked[i].id, (double)out->ranked[i].logprob);
-    putchar(']');
+        fprintf(out->to, "%s[%d,%.7g]", i ? "," : "", out->ranked[i].id,
+                (double)out->ranked[i].logprob);
+    fputc(']', out->to);
     if (out->next && (size_t)row + 1 < out->ids->n) {
         out->next[row] = logprob[out->ids->value[row + 1]];
         out->has_next[row] = true;
@@ -101,22 +103,28 @@ static enum hd_err run(struct hd_app *app, const struct list *ids, const struct 
     enum hd_err err = hd_app_engine(&engine, &info, app, 1, (int)ids->n, msg);
     if (err)
         return err;
+    char *text = NULL;
+    size_t len = 0;
     out.ranked = malloc((size_t)info.n_vocab * sizeof *out.ranked);
+    out.to = open_memstream(&text, &len);
     if (next) {
         out.next = calloc(ids->n, sizeof *out.next);
         out.has_next = calloc(ids->n, sizeof *out.has_next);
     }
-    if (!out.ranked || (next && (!out.next || !out.has_next))) {
+    if (!out.ranked || !out.to || (next && (!out.next || !out.has_next)))
         err = hd_fail(msg, HD_ERR_NOMEM, "logits: out of memory");
-    } else {
-        fputs("{\"rows\":{", stdout);
+    else
         err = hd_engine_logits(engine, NULL, ids->value, ids->n, at->n ? at->value : &last,
                                at->n ? at->n : 1, n_prefill, print_row, &out, msg);
-        putchar('}');
+    if (out.to && fclose(out.to) && !err)
+        err = hd_fail(msg, HD_ERR_NOMEM, "logits: out of memory");
+    if (!err) {
+        printf("{\"rows\":{%s}", text);
         if (next)
             print_next(&out);
         puts("}");
     }
+    free(text);
     free(out.ranked);
     free(out.next);
     free(out.has_next);

@@ -88,7 +88,9 @@ static enum hd_err with_tokenizer(struct hd_loaded **out, struct hd_engine *e, c
         return hd_fail(msg, HD_ERR_NOTFOUND, "model %s is not loaded",
                        model && *model ? model : "(default)");
     if (!(*out)->tokenizer)
-        return hd_fail(msg, HD_ERR_UNSUPPORTED, "%s: the model carries no tokenizer", (*out)->name);
+        return hd_fail(msg, HD_ERR_UNSUPPORTED,
+                       "%s: the model carries no tokenizer (a folder needs tokenizer.json)",
+                       (*out)->name);
     return HD_OK;
 }
 

@@ -46,7 +46,10 @@ static enum hd_err make_ids(const struct hd_loaded *m, struct hd_ids *ids,
         return hd_fail(msg, HD_ERR_INVALID,
                        "request: exactly one of messages, prompt and ids must be given");
     if (!m->tokenizer && !r->n_id)
-        return hd_fail(msg, HD_ERR_UNSUPPORTED, "%s: the model carries no tokenizer", m->name);
+        return hd_fail(msg, HD_ERR_UNSUPPORTED,
+                       "%s: the model carries no tokenizer (a folder needs tokenizer.json; ids can "
+                       "be given instead of text)",
+                       m->name);
     if (msg)
         msg->text[0] = 0;
     if (r->n_message) {

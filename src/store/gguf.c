@@ -140,7 +140,7 @@ static enum hd_err size_tensor(const struct hd_store *store, struct hd_store_ten
 }
 
 /* Where the tensor's bytes are. A file that is too short leaves data NULL; *end grows. */
-static enum hd_err place_tensor(const struct hd_store *store, struct hd_store_tensor *tensor,
+static enum hd_err place_tensor(struct hd_store *store, struct hd_store_tensor *tensor,
                                 uint64_t offset, size_t alignment, size_t data_start, size_t *end,
                                 struct hd_errmsg *msg)
 {
@@ -154,25 +154,11 @@ static enum hd_err place_tensor(const struct hd_store *store, struct hd_store_te
                        offset % alignment ? "is not aligned" : "overflows");
     if (stop > *end)
         *end = stop;
-    if (tensor->dtype != HD_STORE_UNREAD && stop <= map->size)
+    if (stop > map->size)
+        hd_store__cut_note(&store->cut, store->file[0].path, tensor->name, begin, stop, map->size);
+    else if (tensor->dtype != HD_STORE_UNREAD)
         tensor->data = map->data + begin;
     return HD_OK;
-}
-
-static enum hd_err report_missing(const struct hd_store *store, size_t end, struct hd_errmsg *msg)
-{
-    char shown[96];
-    size_t size = store->file[0].map.size, n_cut = 0;
-    const struct hd_store_tensor *first = NULL;
-    for (size_t i = 0; i < store->n_tensor; i++)
-        if (!store->tensor[i].data && store->tensor[i].dtype != HD_STORE_UNREAD && ++n_cut == 1)
-            first = &store->tensor[i];
-    return hd_fail(msg, HD_ERR_FORMAT,
-                   "%s: truncated: %zu bytes are missing (it has %zu of at least %zu); tensor "
-                   "\"%s\" and %zu more are cut off (fetch the file again or resume the download)",
-                   store->path, end - size, size, end,
-                   first ? hd_store__shown(shown, first->name, SIZE_MAX) : "?",
-                   n_cut ? n_cut - 1 : 0);
 }
 
 static enum hd_err read_tensors(struct hd_store *store, struct hd_store__reader *reader,
@@ -200,7 +186,7 @@ static enum hd_err read_tensors(struct hd_store *store, struct hd_store__reader 
     if (!err && end > store->file[0].map.size) {
         store->missing = end - store->file[0].map.size;
         if (!store->header_only)
-            err = report_missing(store, end, msg);
+            err = hd_store__cut_fail(&store->cut, msg);
     }
     if (!err)
         err = hd_store__index_tensors(store, msg);

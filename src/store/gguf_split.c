@@ -120,6 +120,8 @@ static enum hd_err absorb(struct hd_store *store, struct hd_store *part, struct 
     store->n_tensor = n;
     store->n_file += part->n_file;
     store->missing += part->missing;
+    if (!store->cut.tensor)
+        store->cut = part->cut; /* its path is the file's, which moves too */
     part->n_file = part->n_tensor = 0;
     hd_store__take_strings(store, part);
     if (!store->kv) {
@@ -142,14 +144,7 @@ static enum hd_err miss_part(struct hd_store *store, const char *path, const str
                        "%s: part %u of %u is missing: \"%s\" is not beside it (fetch that file and "
                        "put it into the same folder)",
                        store->path, (unsigned)no + 1, (unsigned)split->count, name);
-    if (!store->missing_part &&
-        !(store->missing_part = calloc((size_t)split->count, sizeof *store->missing_part)))
-        return hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", store->path);
-    char *copy = hd_store__strdup(store, name, strlen(name));
-    if (!copy)
-        return hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", store->path);
-    store->missing_part[store->n_missing_part++] = copy;
-    return HD_OK;
+    return hd_store__note_missing(store, name, (size_t)split->count, msg);
 }
 
 static enum hd_err take_part(struct hd_store *store, const struct split *split, uint64_t no,

@@ -43,20 +43,6 @@ static bool plain_file_name(const char *name)
     return name[0] && name[0] != '.' && strlen(name) < 256 && !strpbrk(name, "/\\");
 }
 
-static enum hd_err read_weights_file(struct hd_store *store, const char *name,
-                                     struct hd_errmsg *msg)
-{
-    struct hd_store__file *file;
-    char *path = hd_path_join(store->path, name);
-    if (!path)
-        return hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", store->path);
-    enum hd_err err = hd_store__add_file(&file, store, path, msg);
-    if (!err)
-        err = hd_store__read_safetensors(store, file, msg);
-    free(path);
-    return err;
-}
-
 /* The shards of the index, each once, in the index's order of first mention. */
 static enum hd_err list_shards(json_t *shards, const struct hd_store *store, json_t *map,
                                struct hd_errmsg *msg)
@@ -82,6 +68,46 @@ static enum hd_err list_shards(json_t *shards, const struct hd_store *store, jso
                            HD_STORE_MAX_SHARDS);
     }
     return HD_OK;
+}
+
+/* A download that is not finished: shards that are absent, or end within their header, are noted
+ * where only looking is wanted. */
+static enum hd_err read_shard(struct hd_store *store, const char *name, size_t n_shard,
+                              struct hd_errmsg *msg)
+{
+    struct hd_store__file *file;
+    char shown[96], *path = hd_path_join(store->path, name);
+    if (!path)
+        return hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", store->path);
+    enum hd_err err = HD_OK;
+    bool there = hd_path_exists(path);
+    hd_store__shown(shown, name, SIZE_MAX);
+    if (!there && !store->header_only)
+        err = hd_fail(msg, HD_ERR_NOTFOUND,
+                      "%s: shard %s is missing, one of %zu that the index names (`holdfast pull "
+                      "NAME` goes on where a pull stopped; by hand, fetch that file)",
+                      store->path, shown, n_shard);
+    if (!err && there)
+        err = hd_store__add_file(&file, store, path, msg);
+    if (!err && (!there || (store->header_only && !hd_store__header_is_there(file))))
+        err = hd_store__note_missing(store, shown, n_shard, msg);
+    else if (!err)
+        err = hd_store__read_safetensors(store, file, msg);
+    free(path);
+    return err;
+}
+
+/* What the index counts and no shard lists. */
+static void count_missing(struct hd_store *store, json_t *index)
+{
+    json_t *total = json_object_get(json_object_get(index, "metadata"), "total_size");
+    size_t listed = 0, all = json_is_integer(total) && json_integer_value(total) > 0
+                                 ? (size_t)json_integer_value(total)
+                                 : 0;
+    for (size_t i = 0; i < store->n_tensor; i++)
+        listed += store->tensor[i].bytes;
+    if (store->n_missing_part && all > listed)
+        store->missing += all - listed;
 }
 
 /* Every tensor of the index must be in the shards. */
@@ -114,12 +140,13 @@ static enum hd_err read_shards(struct hd_store *store, json_t *index, struct hd_
         goto out;
     json_object_foreach(shards, name, value)
     {
-        err = read_weights_file(store, name, msg);
+        err = read_shard(store, name, json_object_size(shards), msg);
         if (err)
             goto out;
     }
+    count_missing(store, index);
     err = hd_store__index_tensors(store, msg);
-    if (!err)
+    if (!err && !store->n_missing_part)
         err = check_index(store, map, msg);
 out:
     json_decref(shards);
@@ -138,7 +165,7 @@ static enum hd_err read_weights(struct hd_store *store, struct hd_errmsg *msg)
         if (!path)
             err = hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", store->path);
         else if (hd_path_exists(path))
-            err = read_weights_file(store, "model.safetensors", msg);
+            err = read_shard(store, "model.safetensors", 1, msg);
         free(path);
         if (!err)
             err = hd_store__index_tensors(store, msg);

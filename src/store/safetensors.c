@@ -36,6 +36,7 @@ static const struct st_type {
 /* Where we are, for sentences. */
 struct place {
     const char *path, *tensor;
+    size_t data_start;
 };
 
 static enum hd_err bad(const struct place *at, const char *why, struct hd_errmsg *msg)
@@ -122,31 +123,25 @@ static enum hd_err read_tensor(struct hd_store *store, const struct place *at, j
     if (elem && (!hd_mul(&want, want, elem) || want != end - begin))
         return bad(at, "data_offsets do not span shape times dtype", msg);
     tensor->bytes = end - begin;
-    if (end <= size) /* of types that we do not read too: parts.c may */
-        tensor->data = data + begin;
-    if (end > *stop)
-        *stop = end;
     tensor->name = hd_store__strdup(store, at->tensor, n);
     if (!tensor->name)
         return hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", at->path);
+    if (end > size)
+        hd_store__cut_note(&store->cut, at->path, tensor->name, at->data_start + begin,
+                           at->data_start + end, at->data_start + size);
+    else /* of types that we do not read too: parts.c may */
+        tensor->data = data + begin;
+    if (end > *stop)
+        *stop = end;
     store->n_tensor++;
     return HD_OK;
 }
 
-static enum hd_err report_missing(const struct hd_store *store, const char *path, size_t first,
-                                  size_t have, size_t missing, struct hd_errmsg *msg)
+bool hd_store__header_is_there(const struct hd_store__file *file)
 {
-    char shown[96];
-    size_t n_cut = 0;
-    const char *name = "?";
-    for (size_t i = first; i < store->n_tensor; i++)
-        if (!store->tensor[i].data && ++n_cut == 1)
-            name = store->tensor[i].name;
-    return hd_fail(msg, HD_ERR_FORMAT,
-                   "%s: truncated: %zu bytes are missing (it has %zu); tensor \"%s\" and %zu more "
-                   "are cut off (fetch the file again or resume the download)",
-                   path, missing, have, hd_store__shown(shown, name, SIZE_MAX),
-                   n_cut ? n_cut - 1 : 0);
+    struct hd_store__reader reader = {.data = file->map.data, .size = file->map.size};
+    uint64_t n;
+    return hd_store__take(&reader, &n, sizeof n) && n <= reader.size - reader.pos;
 }
 
 /* Parses the JSON in front; *header is owned, *data_start the first byte after it. */
@@ -194,7 +189,7 @@ enum hd_err hd_store__read_safetensors(struct hd_store *store, const struct hd_s
 {
     json_t *header = NULL, *entry;
     const char *name;
-    size_t data_start = 0, stop = 0, first = store->n_tensor;
+    size_t data_start = 0, stop = 0;
     enum hd_err err = read_header(file, &header, &data_start, msg);
     if (!err)
         err = reserve(store, json_object_size(header) + 1, file->path, msg);
@@ -205,7 +200,7 @@ enum hd_err hd_store__read_safetensors(struct hd_store *store, const struct hd_s
     {
         if (!strcmp(name, "__metadata__"))
             continue;
-        struct place at = {.path = file->path, .tensor = name};
+        struct place at = {.path = file->path, .tensor = name, .data_start = data_start};
         err = read_tensor(store, &at, entry, file->map.data + data_start, size, &stop, msg);
         if (err)
             goto out;
@@ -213,7 +208,7 @@ enum hd_err hd_store__read_safetensors(struct hd_store *store, const struct hd_s
     if (stop > size) {
         store->missing += stop - size;
         if (!store->header_only)
-            err = report_missing(store, file->path, first, file->map.size, stop - size, msg);
+            err = hd_store__cut_fail(&store->cut, msg);
     }
 out:
     json_decref(header);

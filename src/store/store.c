@@ -239,6 +239,7 @@ void hd_store__forget(struct hd_store *store)
     store->n_quant = 0;
     store->n_file = store->n_tensor = store->cap_tensor = store->n_kv = store->missing = 0;
     store->n_missing_part = 0;
+    store->cut = (struct hd_store_cut){0};
 }
 
 void hd_store_close(struct hd_store *store)
@@ -272,6 +273,54 @@ size_t hd_store_file_bytes(const struct hd_store *store)
     for (size_t i = 0; i < store->n_file; i++)
         total += store->file[i].map.size;
     return total;
+}
+
+const struct hd_store_cut *hd_store_cut(const struct hd_store *store)
+{
+    return store->cut.tensor ? &store->cut : NULL;
+}
+
+void hd_store__cut_note(struct hd_store_cut *cut, const char *path, const char *tensor,
+                        size_t begin, size_t stop, size_t have)
+{
+    if (cut->path && cut->path != path)
+        return; /* the first such file is enough */
+    cut->need = stop > cut->need ? stop : cut->need;
+    if (cut->tensor) {
+        cut->n_more++;
+        if (begin >= cut->begin)
+            return;
+    }
+    cut->path = path;
+    cut->tensor = tensor;
+    cut->begin = begin;
+    cut->end = stop;
+    cut->have = have;
+}
+
+enum hd_err hd_store__cut_fail(const struct hd_store_cut *cut, struct hd_errmsg *msg)
+{
+    char shown[96];
+    return hd_fail(
+        msg, HD_ERR_FORMAT,
+        "%s: the file stops early: %zu bytes are missing of %zu; it ends %s tensor "
+        "\"%s\" (bytes %zu to %zu), %zu more lie behind it (`holdfast pull NAME` goes on "
+        "where a pull stopped; by hand, fetch it from byte %zu on)",
+        cut->path, cut->need - cut->have, cut->need, cut->have > cut->begin ? "within" : "before",
+        hd_store__shown(shown, cut->tensor, SIZE_MAX), cut->begin, cut->end, cut->n_more,
+        cut->have);
+}
+
+enum hd_err hd_store__note_missing(struct hd_store *store, const char *name, size_t most,
+                                   struct hd_errmsg *msg)
+{
+    if (!store->missing_part && !(store->missing_part = calloc(most, sizeof *store->missing_part)))
+        return hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", store->path);
+    char *copy = hd_store__strdup(store, name, strlen(name));
+    if (!copy)
+        return hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", store->path);
+    store->missing_part[store->n_missing_part++] = copy;
+    return HD_OK;
 }
 
 size_t hd_store_missing_bytes(const struct hd_store *store)

@@ -87,6 +87,14 @@ const char *hd_store_file_at(const struct hd_store *store, size_t i, size_t *byt
 const char *hd_store_missing_part(const struct hd_store *store, size_t i);
 /* Bytes by which the files are too short for their tensors; 0 after hd_store_open. */
 size_t hd_store_missing_bytes(const struct hd_store *store);
+/* Where the first file that is too short stops; NULL where none is. */
+struct hd_store_cut {
+    const char *path, *tensor; /* the tensor that the end falls into, or the first one behind it */
+    size_t begin, end;         /* of the tensor, in the file */
+    size_t have, need;         /* bytes of the file: there, at least due */
+    size_t n_more;             /* tensors cut off besides */
+};
+const struct hd_store_cut *hd_store_cut(const struct hd_store *store);
 
 /* Whether the files lie in the page cache, as far as a look at every 256 KB of them tells. */
 bool hd_store_resident(const struct hd_store *store);

@@ -83,6 +83,7 @@ struct hd_store {
     struct hd_store_quant *quant; /* of matrices in parts, [n_quant] */
     size_t n_quant;
     size_t missing;
+    struct hd_store_cut cut;   /* of the first file that is too short */
     const char **missing_part; /* names in the arena; only after opening for looking */
     size_t n_missing_part;
     json_t *config, *tokenizer, *tokenizer_config, *generation_config;
@@ -110,6 +111,16 @@ size_t hd_store__find(const struct hd_store *store, const char *name);
 /* Product of the dimensions (all ≥ 1); false on overflow or a dimension below 1. */
 bool hd_store__n_element(const struct hd_store_tensor *tensor, size_t *out);
 
+/* Notes where a file stops: the tensor at [begin, stop) of it does not lie in its `have` bytes. The
+ * one that begins first is named. */
+void hd_store__cut_note(struct hd_store_cut *cut, const char *path, const char *tensor,
+                        size_t begin, size_t stop, size_t have);
+/* The refusal of such a file: FORMAT. */
+enum hd_err hd_store__cut_fail(const struct hd_store_cut *cut, struct hd_errmsg *msg);
+/* Notes a file that is not there, when opened for looking; most: of how many. */
+enum hd_err hd_store__note_missing(struct hd_store *store, const char *name, size_t most,
+                                   struct hd_errmsg *msg);
+
 /* A cursor over untrusted bytes: reads past the end fail and move nothing. */
 struct hd_store__reader {
     const uint8_t *data;
@@ -129,6 +140,8 @@ enum hd_err hd_store__open_hf(struct hd_store *store, struct hd_errmsg *msg);
  * checkpoints, or NULL. */
 enum hd_err hd_store__join_parts(struct hd_store *store, const json_t *quant_file,
                                  struct hd_errmsg *msg);
+/* Whether a safetensors file reaches beyond its header. */
+bool hd_store__header_is_there(const struct hd_store__file *file);
 /* Appends the tensors of one safetensors file, which must be the last one added. */
 enum hd_err hd_store__read_safetensors(struct hd_store *store, const struct hd_store__file *file,
                                        struct hd_errmsg *msg);

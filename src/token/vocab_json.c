@@ -277,7 +277,10 @@ enum hd_err hd_token__load_json(struct hd_tokenizer *tok, const struct hd_store 
     json_t *root = hd_store_tokenizer(store), *config = hd_store_tokenizer_config(store);
     struct hd_errmsg why = {0};
     if (!root)
-        return hd_fail(msg, HD_ERR_NOTFOUND, "%s: no tokenizer.json", hd_store_path(store));
+        return hd_fail(msg, HD_ERR_NOTFOUND,
+                       "%s: no tokenizer.json in this folder (text needs it, and "
+                       "tokenizer_config.json beside it; logits, bench and inspect do without)",
+                       hd_store_path(store));
     enum hd_err err = read_model(tok, root, &why);
     if (!err)
         err = hd_token__template_json(tok, json_object_get(root, "post_processor"), &why);

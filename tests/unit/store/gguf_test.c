@@ -160,7 +160,7 @@ static void refuses_every_truncation(void **state)
     for (size_t len = 0; len < buf.len; len++) {
         assert_int_not_equal(open_bytes(&store, folder, buf.data, len, &msg), 0);
         if (len >= data)
-            assert_says(&msg, "bytes are missing");
+            assert_says(&msg, "bytes are missing of");
         if (hd_store_open_header(&store, path, &msg))
             continue;
         assert_true(hd_store_missing_bytes(store) == buf.len - len);
@@ -170,7 +170,15 @@ static void refuses_every_truncation(void **state)
         hd_store_close(store);
     }
     assert_int_equal(open_bytes(&store, folder, buf.data, data + 100, &msg), HD_ERR_FORMAT);
-    assert_says(&msg, "\"f\" and 1 more");
+    assert_says(&msg, "within tensor \"f\"");
+    assert_says(&msg, "1 more lie behind it");
+    assert_int_equal(hd_store_open_header(&store, path, &msg), HD_OK);
+    const struct hd_store_cut *cut = hd_store_cut(store);
+    assert_non_null(cut);
+    assert_string_equal(cut->tensor, "f");
+    assert_true(cut->have == data + 100 && cut->need == buf.len && cut->n_more == 1);
+    assert_true(cut->begin < cut->have && cut->end > cut->have);
+    hd_store_close(store);
     free(path);
     hd_buf_dispose(&buf);
     remove_folder(folder);
@@ -297,7 +305,7 @@ static void refuses_bad_tensors(void **state)
     one_tensor(&buf, 1, (uint64_t[]){4}, 0, 256);
     refused(&buf, HD_ERR_FORMAT, "\"blk.0.x\"");
     one_tensor(&buf, 1, (uint64_t[]){65}, 0, 0);
-    refused(&buf, HD_ERR_FORMAT, "4 bytes are missing");
+    refused(&buf, HD_ERR_FORMAT, "4 bytes are missing of");
     put_header(&buf, 3, 2, 0);
     put_info(&buf, "x", 1, (uint64_t[]){1}, 0, 0);
     put_info(&buf, "x", 1, (uint64_t[]){1}, 0, 0);

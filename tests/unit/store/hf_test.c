@@ -167,6 +167,43 @@ static void reads_shards(void **state)
     }
 }
 
+/* A download in progress: shards that are absent, cut off, or end within their header. */
+static void looks_at_what_is_there(void **state)
+{
+    struct hd_errmsg msg;
+    struct hd_store *store;
+    char *folder = temp_folder();
+    write_text(folder, "config.json", "{}");
+    write_text(folder, "model.safetensors.index.json",
+               "{\"metadata\":{\"total_size\":1000},\"weight_map\":"
+               "{\"a\":\"a.st\",\"b\":\"b.st\",\"c\":\"c.st\"}}");
+    put_safetensors(folder, "a.st", one_a, 3);
+    write_file(folder, "b.st", "\x40\0\0\0\0\0\0\0{\"b\"", 12);
+    assert_int_equal(hd_store_open(&store, folder, &msg), HD_ERR_FORMAT);
+    assert_says(&msg, "1 bytes are missing of");
+    assert_int_equal(hd_store_open_header(&store, folder, &msg), HD_OK);
+    assert_int_equal(hd_store_n_tensor(store), 1);
+    assert_null(hd_store_tensor(store, "a"));
+    assert_string_equal(hd_store_missing_part(store, 0), "b.st");
+    assert_string_equal(hd_store_missing_part(store, 1), "c.st");
+    assert_null(hd_store_missing_part(store, 2));
+    assert_int_equal(hd_store_missing_bytes(store), 1 + 1000 - 4);
+    const struct hd_store_cut *cut = hd_store_cut(store);
+    assert_non_null(cut);
+    assert_string_equal(cut->tensor, "a");
+    assert_true(cut->need == cut->have + 1 && cut->n_more == 0);
+    hd_store_close(store);
+    put_safetensors(folder, "a.st", one_a, 4);
+    put_safetensors(folder, "b.st", one_b, 4);
+    assert_int_equal(hd_store_open(&store, folder, &msg), HD_ERR_NOTFOUND);
+    assert_says(&msg, "shard c.st is missing, one of 3");
+    assert_int_equal(hd_store_open_header(&store, folder, &msg), HD_OK);
+    assert_int_equal(hd_store_n_tensor(store), 2);
+    assert_null(hd_store_cut(store));
+    hd_store_close(store);
+    remove_folder(folder);
+}
+
 static void refuses_a_tensor_in_two_shards(void **state)
 {
     struct hd_errmsg msg;
@@ -271,6 +308,7 @@ int main(void)
         cmocka_unit_test(refuses_bad_tensors),
         cmocka_unit_test(refuses_lying_lengths),
         cmocka_unit_test(reads_shards),
+        cmocka_unit_test(looks_at_what_is_there),
         cmocka_unit_test(refuses_a_tensor_in_two_shards),
         cmocka_unit_test(reads_json_files),
         cmocka_unit_test(survives_every_flipped_bit),
