@@ -343,6 +343,7 @@ static enum hd_err load(struct hd_engine *e, const char *name, const char *path,
         m->created = hd_clock_unix();
         m->loader.start = start;
         set_root_key(e, m);
+        hd_store_forget_pages(m->store); /* some megabytes of header and vocabulary */
         err = hd_loader__start(m, hd_pool_threads(e->pool), e->preload != HD_PRELOAD_NONE, msg);
     }
     if (!err)

@@ -8,6 +8,7 @@
  * KV. A session is admitted when the blocks of its whole sequence so far are free, and grows by a
  * block every HD_KV_BLOCK tokens. When none is left, the youngest session gives all its blocks back
  * and waits; it replays later (engine_impl.h). The oldest can always go on, so all end. */
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 #include <time.h>
@@ -353,6 +354,30 @@ static bool idle_locked(const struct hd_engine *e)
     return !e->n_session && !e->n_job && !e->calls && !e->stopping;
 }
 
+enum { TRIM_AFTER_S = 10 };
+
+/* Idle for a while: what a large batch has left behind is of no use to anyone. */
+static void trim_locked(struct hd_engine *e)
+{
+    for (size_t i = 0; i < e->n_model; i++)
+        if (e->model[i]->runner)
+            hd_runner_trim(e->model[i]->runner);
+}
+
+static void wait_idle_locked(struct hd_engine *e)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += TRIM_AFTER_S;
+    bool late = false;
+    while (idle_locked(e) && !late)
+        late = pthread_cond_timedwait(&e->wake, &e->mu, &until) == ETIMEDOUT;
+    if (late && idle_locked(e))
+        trim_locked(e);
+    while (idle_locked(e))
+        pthread_cond_wait(&e->wake, &e->mu);
+}
+
 /* Waits until there is something to do: anything, or, when everything that waits is blocked, a
  * short while (deadlines). */
 static void wait_for_work_locked(struct hd_engine *e, bool progressed)
@@ -367,8 +392,7 @@ static void wait_for_work_locked(struct hd_engine *e, bool progressed)
         pthread_cond_timedwait(&e->wake, &e->mu, &until);
     }
     if (idle_locked(e)) {
-        while (idle_locked(e))
-            pthread_cond_wait(&e->wake, &e->mu);
+        wait_idle_locked(e);
         e->last_step_end = hd_clock_seconds(); /* the idle time was no step */
     }
 }

@@ -76,12 +76,20 @@ enum hd_err hd_stream_new(struct hd_stream **out, const struct hd_backend *backe
     return HD_OK;
 }
 
+void hd_stream_trim(struct hd_stream *stream)
+{
+    for (int i = 0; i < HD_SCRATCH_COUNT; i++) {
+        hd_pages_free(stream->scratch[i].data, stream->scratch[i].bytes);
+        stream->scratch[i].data = NULL;
+        stream->scratch[i].bytes = 0;
+    }
+}
+
 void hd_stream_free(struct hd_stream *stream)
 {
     if (!stream)
         return;
-    for (int i = 0; i < HD_SCRATCH_COUNT; i++)
-        hd_pages_free(stream->scratch[i].data, stream->scratch[i].bytes);
+    hd_stream_trim(stream);
     free(stream);
 }
 

@@ -52,6 +52,7 @@ enum hd_err hd_buffer_new(struct hd_buffer **out, const struct hd_backend *backe
                           struct hd_errmsg *msg); /* zeroed, aligned to 64 */
 void hd_buffer_free(struct hd_buffer *buffer);    /* NULL is fine */
 size_t hd_buffer_bytes(const struct hd_buffer *buffer);
+void hd_buffer_discard(struct hd_buffer *buffer); /* gives its memory back: it is zeroed again */
 /* Contiguous host memory to a tensor and back; the copy is complete when the call returns. */
 void hd_tensor_upload(const struct hd_tensor *t, const void *host);
 void hd_tensor_download(void *host, const struct hd_tensor *t);
@@ -113,6 +114,7 @@ void hd_weight_read_ahead(const struct hd_weight *weight);
 enum hd_err hd_stream_new(struct hd_stream **out, const struct hd_backend *backend,
                           struct hd_pool *pool, struct hd_errmsg *msg);
 void hd_stream_free(struct hd_stream *stream);
+void hd_stream_trim(struct hd_stream *stream); /* gives scratch memory back until it is needed */
 /* Waits for everything queued; returns the first failure since the last call (scratch memory). */
 enum hd_err hd_sync(struct hd_stream *stream);
 

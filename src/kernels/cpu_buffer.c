@@ -61,6 +61,11 @@ void hd_buffer_free(struct hd_buffer *buffer)
     free(buffer);
 }
 
+void hd_buffer_discard(struct hd_buffer *buffer)
+{
+    madvise(buffer->data, hd_round_up(buffer->bytes ? buffer->bytes : 1, 4096), MADV_DONTNEED);
+}
+
 size_t hd_buffer_bytes(const struct hd_buffer *buffer)
 {
     return buffer->bytes;

@@ -83,6 +83,8 @@ enum hd_err hd_runner_new(struct hd_runner **out, const struct hd_model *model,
                           struct hd_pool *pool, const struct hd_runner_options *options,
                           struct hd_errmsg *msg);
 void hd_runner_free(struct hd_runner *runner); /* NULL is fine */
+/* Gives working memory back until the next pass; KV stays, kept rows do not. */
+void hd_runner_trim(struct hd_runner *runner);
 
 /* Rows of one or several sequences, all in one form (design decision 12: prompt rows in PROMPT,
  * generated ones in DECODE; chunks of a prompt end at multiples of HD_KV_BLOCK or at its end). */

@@ -92,10 +92,12 @@ struct hd_model {
     atomic_bool read_from; /* somebody told the kernel to read the first weights */
 };
 
-/* KV of one layer. Dense: k, v [n_block, n_head_kv, HD_KV_BLOCK, head_dim]. MLA: k alone,
- * [n_block, 1, HD_KV_BLOCK, kv_lora_rank + rope]; v is a column slice of it. */
+/* KV of one layer, views of the one buffer of all layers: [n_block][n_layer][k, v]. A block's KV of
+ * all layers lies together (1.8 MB for 28 layers of 2 heads), so that memory is touched block by
+ * block, a huge page at a time, and not a huge page per layer. Dense: k, v [n_block, n_head_kv,
+ * HD_KV_BLOCK, head_dim]. MLA: k alone, [n_block, 1, HD_KV_BLOCK, kv_lora_rank + rope]; v is a
+ * column slice of it. */
 struct hd_kv_layer {
-    struct hd_buffer *k_buffer, *v_buffer; /* v_buffer NULL for MLA */
     struct hd_tensor k, v;
 };
 
@@ -130,6 +132,7 @@ struct hd_runner {
 
     int64_t n_kept; /* rows in kept, of the last pass, in this form */
     enum hd_form kept_form;
+    struct hd_buffer *kv_buffer;
     struct hd_kv_layer *kv; /* [n_layer] */
     hd_runner_route_fn on_route;
     void *on_route_ud;

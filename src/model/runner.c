@@ -104,34 +104,33 @@ size_t hd_model_kv_block_bytes(const struct hd_model *model)
            (size_t)model->hp.n_layer;
 }
 
-static enum hd_err new_cache(struct hd_buffer **buffer, struct hd_tensor *t,
-                             const struct hd_runner *r, struct hd_errmsg *msg)
+/* A layer's k or v at `offset` of each block. */
+static struct hd_tensor cache_view(const struct hd_runner *r, size_t offset, size_t block_bytes)
 {
     const struct hd_hparams *hp = &r->model->hp;
-    enum hd_dtype dtype = hd_backend_kv_dtype(r->model->backend);
-    size_t bytes = hd_dtype_row_bytes(dtype, hp->head_dim);
-    if (!hd_mul(&bytes, bytes, HD_KV_BLOCK * (size_t)hp->n_head_kv) ||
-        !hd_mul(&bytes, bytes, (size_t)r->options.n_block))
-        return HD_ERR_LIMIT;
-    enum hd_err err = hd_buffer_new(buffer, r->model->backend, bytes, msg);
-    if (!err)
-        *t = hd_tensor_at(*buffer, 0, dtype, hp->head_dim, HD_KV_BLOCK, hp->n_head_kv,
-                          r->options.n_block);
-    return err;
+    struct hd_tensor t = hd_tensor_at(r->kv_buffer, offset, hd_backend_kv_dtype(r->model->backend),
+                                      hp->head_dim, HD_KV_BLOCK, hp->n_head_kv, r->options.n_block);
+    t.nb[3] = block_bytes;
+    return t;
 }
 
 static enum hd_err new_kv(struct hd_runner *r, struct hd_errmsg *msg)
 {
     const struct hd_hparams *hp = &r->model->hp;
-    enum hd_err err = HD_OK;
+    size_t block = hd_model_kv_block_bytes(r->model), bytes;
+    bool mla = hp->arch == HD_ARCH_DEEPSEEK;
+    size_t one = block / (size_t)hp->n_layer / (mla ? 1 : 2);
     r->kv = calloc((size_t)hp->n_layer, sizeof *r->kv);
     if (!r->kv)
         return HD_ERR_NOMEM;
+    if (!hd_mul(&bytes, block, (size_t)r->options.n_block))
+        return HD_ERR_LIMIT;
+    enum hd_err err = hd_buffer_new(&r->kv_buffer, r->model->backend, bytes, msg);
     for (int i = 0; !err && i < hp->n_layer; i++) {
-        struct hd_kv_layer *kv = &r->kv[i];
-        err = new_cache(&kv->k_buffer, &kv->k, r, msg);
-        if (!err && hp->arch != HD_ARCH_DEEPSEEK)
-            err = new_cache(&kv->v_buffer, &kv->v, r, msg);
+        size_t at = (size_t)i * one * (mla ? 1 : 2);
+        r->kv[i].k = cache_view(r, at, block);
+        if (!mla)
+            r->kv[i].v = cache_view(r, at + one, block);
     }
     return err;
 }
@@ -196,16 +195,20 @@ void hd_runner_free(struct hd_runner *r)
 {
     if (!r)
         return;
-    for (int i = 0; r->kv && i < r->model->hp.n_layer; i++) {
-        hd_buffer_free(r->kv[i].k_buffer);
-        hd_buffer_free(r->kv[i].v_buffer);
-    }
+    hd_buffer_free(r->kv_buffer);
     free(r->kv);
     hd_buffer_free(r->scratch);
     hd_stream_free(r->stream);
     free(r->identity);
     free(r->route_host);
     free(r);
+}
+
+void hd_runner_trim(struct hd_runner *r)
+{
+    r->n_kept = 0;
+    hd_buffer_discard(r->scratch);
+    hd_stream_trim(r->stream);
 }
 
 void hd_runner_on_route(struct hd_runner *r, hd_runner_route_fn fn, void *ud)

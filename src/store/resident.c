@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
@@ -25,6 +26,13 @@ bool hd_store_resident(const struct hd_store *store)
             if (!is_cached(store->file[i].map.fd, at))
                 return false;
     return true;
+}
+
+void hd_store_forget_pages(const struct hd_store *store)
+{
+    for (size_t i = 0; i < store->n_file; i++)
+        if (store->file[i].map.size)
+            madvise((void *)store->file[i].map.data, store->file[i].map.size, MADV_DONTNEED);
 }
 
 enum hd_err hd_store_identity(const struct hd_store *store, char hex[65])

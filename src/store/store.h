@@ -96,6 +96,9 @@ struct hd_store_cut {
 };
 const struct hd_store_cut *hd_store_cut(const struct hd_store *store);
 
+/* The pages of the files that this process has looked at so far are dropped from it (not from the
+ * page cache), to be mapped again when next used. */
+void hd_store_forget_pages(const struct hd_store *store);
 /* Whether the files lie in the page cache, as far as a look at every 256 KB of them tells. */
 bool hd_store_resident(const struct hd_store *store);
 /* 64 hexadecimal digits that change when a file is replaced or written to: of the path, and of each
