@@ -88,6 +88,29 @@ static size_t promised(struct hd_engine *e)
     return sum;
 }
 
+static enum hd_err refuse_weights(const struct hd_loaded *m, size_t need, struct hd_errmsg *msg)
+{
+    return hd_fail(msg, HD_ERR_LIMIT,
+                   "%s: the weights need %.0f MB of memory, %s has %.0f MB of %.0f MB left "
+                   "(use a smaller model or a stronger quantisation, or give it more memory)",
+                   m->path, mb(need), m->memory.who, mb(m->memory.left), mb(m->memory.limit));
+}
+
+/* Binding a folder may already make copies: of experts, which lie in many tensors, and of quantised
+ * matrices in several parts. */
+static enum hd_err check_folder(struct hd_engine *e, struct hd_loaded *m, struct hd_errmsg *msg)
+{
+    size_t owed = promised(e), need = 0;
+    if (!strcmp(hd_backend_name(e->backend), "ref"))
+        return HD_OK;
+    for (size_t i = 0; i < hd_store_n_tensor(m->store); i++)
+        if (!hd_add(&need, need, hd_store_tensor_at(m->store, i)->bytes))
+            need = SIZE_MAX;
+    hd_memory_look(&m->memory, e->options.system_root ? e->options.system_root : "");
+    m->memory.left -= owed < m->memory.left ? owed : m->memory.left;
+    return need <= m->memory.left ? HD_OK : refuse_weights(m, need, msg);
+}
+
 /* What is left for this model. A copy that does not fit is refused here, before anything is
  * reserved: later it would be the kernel that ends the process. */
 static enum hd_err check_memory(struct hd_engine *e, struct hd_loaded *m, struct hd_errmsg *msg)
@@ -97,10 +120,7 @@ static enum hd_err check_memory(struct hd_engine *e, struct hd_loaded *m, struct
     hd_memory_look(now, e->options.system_root ? e->options.system_root : "");
     now->left -= owed < now->left ? owed : now->left;
     if (need > now->left)
-        return hd_fail(msg, HD_ERR_LIMIT,
-                       "%s: the weights need %.0f MB of memory, %s has %.0f MB of %.0f MB left "
-                       "(use a smaller model or a stronger quantisation, or give it more memory)",
-                       m->path, mb(need), now->who, mb(now->left), mb(now->limit));
+        return refuse_weights(m, need, msg);
     now->left -= need;
     return HD_OK;
 }
@@ -143,7 +163,10 @@ static enum hd_err bind_model(struct hd_engine *e, struct hd_loaded *m, struct h
 {
     struct hd_pool *pool =
         NULL; /* the engine's belongs to the scheduler, which goes on meanwhile */
-    enum hd_err err = hd_pool_new(&pool, 1);
+    enum hd_err err = hd_store_format(m->store) == HD_STORE_HF ? check_folder(e, m, msg) : HD_OK;
+    if (err)
+        return err;
+    err = hd_pool_new(&pool, e->options.n_thread); /* matrices in parts are put together here */
     if (err)
         return hd_fail(msg, err, "%s: cannot start threads", m->path);
     err = hd_model_bind(&m->model, m->store, e->backend, pool, e->preload, msg);

@@ -129,7 +129,10 @@ enum hd_err hd_bind__own_weight(struct hd_weight **out, struct hd_binder *b, enu
                                 int64_t n_in, int64_t n_out, int64_t n_matrix, void *data,
                                 unsigned usage)
 {
+    unsigned lazily = b->usage;
+    b->usage &= ~(unsigned)(HD_WEIGHT_LAZY | HD_WEIGHT_COPY); /* data would be a second copy */
     enum hd_err err = make_weight(out, b, dtype, n_in, n_out, n_matrix, data, usage);
+    b->usage = lazily;
     if (!err && !(hd_weight_bytes(*out) && !(usage & HD_WEIGHT_EMBED)))
         return hd_model__own(b->model, HD_OWNED_HOST, data);
     free(data);
