@@ -32,7 +32,7 @@ static enum hd_err add(struct chat *c, const char *role, const char *content)
     char *copy = strdup(content);
     if (!copy)
         return HD_ERR_NOMEM;
-    c->messages[c->n++] = (struct hd_message){role, copy};
+    c->messages[c->n++] = (struct hd_message){.role = role, .content = copy};
     return HD_OK;
 }
 

@@ -59,8 +59,8 @@ static void fill_request(struct hd_request *r, const struct hd_app *app, const c
     const char *system = hd_options_str(app->options, "system");
     size_t n = 0;
     if (system)
-        messages[n++] = (struct hd_message){"system", system};
-    messages[n++] = (struct hd_message){"user", prompt};
+        messages[n++] = (struct hd_message){.role = "system", .content = system};
+    messages[n++] = (struct hd_message){.role = "user", .content = prompt};
     r->sampling = hd_app_sampling(app);
     r->n_max = hd_options_str(app->options, "n") ? (int)hd_options_int(app->options, "n") : 0;
     r->n_stop = hd_options_list(app->options, "stop", &r->stop);

@@ -137,11 +137,11 @@ static json_t *tokenizer(const struct hd_store *store)
     const char *pre = "";
     size_t n_pre = 0;
     hd_store_str(store, "tokenizer.ggml.pre", &pre, &n_pre);
-    json_t *out = json_pack("{s:s,s:o,s:I,s:i,s:s,s:b}", "kind", "byte-level BPE", "pre",
+    json_t *out = json_pack("{s:s,s:o,s:I,s:i,s:s,s:s,s:b}", "kind", "byte-level BPE", "pre",
                             n_pre ? text_json(pre, n_pre) : json_null(), "vocabulary",
                             (json_int_t)hd_tokenizer_n_vocab(tok), "bos", hd_tokenizer_bos(tok),
-                            "chat", hd_chat_form_name(hd_chat_form(tok)), "thinks",
-                            hd_chat_form_thinks(hd_chat_form(tok)));
+                            "chat", hd_chat_form_name(hd_chat_form(tok)), "template",
+                            hd_chat_source(tok), "thinks", hd_chat_thinks(tok));
     hd_tokenizer_free(tok);
     return out;
 }

@@ -86,7 +86,10 @@ enum hd_err hd_engine_model_find(const struct hd_engine *engine, const char *nam
 /* --- generating --------------------------------------------------------------------------- */
 
 struct hd_message {
-    const char *role, *content;
+    const char *role;                /* "system", "user", "assistant", "tool" */
+    const char *content;             /* NULL only beside tool_calls */
+    const char *tool_calls;          /* assistant: JSON list as in OpenAI's API, or NULL */
+    const char *tool_call_id, *name; /* tool, may be NULL */
 };
 
 struct hd_sampling {
@@ -108,7 +111,8 @@ struct hd_request {
     /* Either messages (rendered in the model's chat form) … */
     const struct hd_message *messages;
     size_t n_message;
-    bool no_think; /* R1: answer without a thought */
+    bool no_think;     /* R1: answer without a thought */
+    const char *tools; /* functions the model may call: JSON list as in OpenAI's API, or NULL */
     /* … or a plain text prompt (BOS added where the model wants one) … */
     const char *prompt;
     /* … or ids as given. */

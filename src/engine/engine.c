@@ -195,7 +195,7 @@ static void describe(const struct hd_loaded *m, struct hd_model_info *out)
         .n_layer = m->hp->n_layer,
         .n_embd = m->hp->n_embd,
         .has_tokenizer = m->tokenizer != NULL,
-        .thinks = hd_chat_form_thinks(form),
+        .thinks = m->tokenizer && hd_chat_thinks(m->tokenizer),
         .load_s = load_s(m),
         .file_bytes = hd_store_file_bytes(m->store),
         .weight_bytes_per_token = hd_model_weight_bytes_per_token(m->model),

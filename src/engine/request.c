@@ -14,7 +14,7 @@ int hd_session__blocks_for(int n_token)
 
 /* --- prompt ---------------------------------------------------------------------------------- */
 
-static enum hd_err render_messages(const struct hd_loaded *m, struct hd_ids *ids,
+static enum hd_err render_messages(const struct hd_loaded *loaded, struct hd_ids *ids,
                                    const struct hd_request *r, struct hd_errmsg *msg)
 {
     struct hd_chat_message *messages = calloc(r->n_message, sizeof *messages);
@@ -22,17 +22,19 @@ static enum hd_err render_messages(const struct hd_loaded *m, struct hd_ids *ids
         return hd_fail(msg, HD_ERR_NOMEM, "messages: out of memory");
     enum hd_err err = HD_OK;
     for (size_t i = 0; !err && i < r->n_message; i++) {
-        messages[i] = (struct hd_chat_message){r->messages[i].role, r->messages[i].content};
-        if (!messages[i].role || !messages[i].content)
+        const struct hd_message *m = &r->messages[i];
+        messages[i] =
+            (struct hd_chat_message){m->role, m->content, m->tool_calls, m->tool_call_id, m->name};
+        if (!m->role || (!m->content && !m->tool_calls))
             err = hd_fail(msg, HD_ERR_INVALID, "messages[%zu]: role and content must be given", i);
     }
-    if (!err && hd_chat_form(m->tokenizer) == HD_CHAT_NONE)
+    if (!err && hd_chat_form(loaded->tokenizer) == HD_CHAT_NONE)
         err = hd_fail(msg, HD_ERR_UNSUPPORTED,
                       "%s: the model has no chat form that we know (send a plain prompt instead)",
-                      m->name);
-    const struct hd_chat_options options = {.no_think = r->no_think};
+                      loaded->name);
+    const struct hd_chat_options options = {.no_think = r->no_think, .tools = r->tools};
     if (!err)
-        err = hd_chat_render(m->tokenizer, ids, messages, r->n_message, &options, msg);
+        err = hd_chat_render(loaded->tokenizer, ids, messages, r->n_message, &options, msg);
     free(messages);
     return err;
 }
@@ -159,7 +161,7 @@ static enum hd_err new_splitter(struct hd_session *s, const struct hd_request *r
     const struct hd_loaded *m = s->model;
     if (!m->tokenizer)
         return HD_OK;
-    bool thinks = hd_chat_form_thinks(hd_chat_form(m->tokenizer));
+    bool thinks = hd_chat_thinks(m->tokenizer);
     bool by_form = m->think_open < 0 && thinks && r->n_message && !r->no_think;
     s->in_reasoning = by_form || opens_think(s);
     const struct hd_split_options options = {

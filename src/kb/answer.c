@@ -136,7 +136,7 @@ static enum hd_err make_prompt(struct hd_kb_turn *turn, const struct hd_kb_ask_o
                                const struct hd_principal *who)
 {
     enum hd_err err = hd_kb__prompt_search_form(&turn->prompt, &turn->passages, turn->question);
-    turn->message = (struct hd_message){"user", hd_buf_str(&turn->prompt)};
+    turn->message = (struct hd_message){.role = "user", .content = hd_buf_str(&turn->prompt)};
     turn->request =
         (struct hd_request){.model = turn->model,
                             .principal = who,

@@ -81,7 +81,7 @@ static char *show(const struct hd_kb__wording *w, const char *heading, const cha
 
 static void say(struct hd_kb__reader *reader, size_t *n, const char *role, const char *content)
 {
-    reader->messages[(*n)++] = (struct hd_message){role, content};
+    reader->messages[(*n)++] = (struct hd_message){.role = role, .content = content};
 }
 
 /* The conversation before the real question. */

@@ -1,14 +1,12 @@
-/* Chat forms: messages to prompt ids, each form written out as its model's published template does
- * it (deepseek-ai/DeepSeek-R1 and its distills, MIT; Qwen2.5, Apache-2.0; Llama 3). Contents are
- * plain text to the tokenizer; only the role tokens that we place are special. */
+/* Chat forms: which one a model has, which template renders a conversation, and the conversation
+ * itself, checked. The checkpoint's own template decides, where it has one that works;
+ * chat_builtin.c has ours. */
 #include <stdlib.h>
 #include <string.h>
-#include <unicode/uchar.h>
 
-#include "base/utf8.h"
+#include "base/clock.h"
+#include "base/log.h"
 #include "token/token_impl.h"
-
-enum { MAX_PROMPT = HD_TOKEN_MAX_TEXT };
 
 /* --- which form ------------------------------------------------------------------------------- */
 
@@ -22,10 +20,19 @@ static bool template_has(const struct hd_tokenizer *tok, const char *text)
     return tok->chat_template && strstr(tok->chat_template, text);
 }
 
+bool hd_token__is_deepseek(enum hd_chat_form form)
+{
+    return form == HD_CHAT_DEEPSEEK_R1 || form == HD_CHAT_DEEPSEEK_R1_DISTILL ||
+           form == HD_CHAT_DEEPSEEK_V3;
+}
+
 /* The 671B's template joins several system messages (its variable is_first_sp); the distills keep
- * the last one. A distill is also known by the Qwen or Llama tokens that its vocabulary kept. */
+ * the last one. A distill is also known by the Qwen or Llama tokens that its vocabulary kept. V3's
+ * template, unlike all of R1's, never speaks of thoughts. */
 static enum hd_chat_form deepseek_form(const struct hd_tokenizer *tok)
 {
+    if (tok->own && !template_has(tok, "think>"))
+        return HD_CHAT_DEEPSEEK_V3;
     if (template_has(tok, "is_first_sp"))
         return HD_CHAT_DEEPSEEK_R1;
     if (has(tok, "<|vision_start|>") || has(tok, "<|fim_prefix|>") ||
@@ -38,9 +45,13 @@ static enum hd_chat_form deepseek_form(const struct hd_tokenizer *tok)
  * between "<|im_start|>system\n" and "<|im_end|>" in its source. */
 static enum hd_err read_default_system(struct hd_tokenizer *tok)
 {
-    static const char open[] = "<|im_start|>system\\n", close[] = "<|im_end|>";
+    static const char open[] = "<|im_start|>system", close[] = "<|im_end|>";
     for (const char *at = tok->chat_template; at && (at = strstr(at, open));) {
         at += sizeof open - 1;
+        bool escaped = at[0] == '\\' && at[1] == 'n';
+        if (!escaped && at[0] != '\n')
+            continue;
+        at += escaped ? 2 : 1;
         const char *end = strstr(at, close);
         if (!end)
             break;
@@ -54,19 +65,15 @@ static enum hd_err read_default_system(struct hd_tokenizer *tok)
     return HD_OK;
 }
 
-enum hd_err hd_token__chat_detect(struct hd_tokenizer *tok)
+static enum hd_chat_form form_of(const struct hd_tokenizer *tok)
 {
-    if (has(tok, "<｜User｜>") && has(tok, "<｜Assistant｜>") &&
-        has(tok, "<｜end▁of▁sentence｜>")) {
-        tok->form = deepseek_form(tok);
-    } else if (has(tok, "<|start_header_id|>") && has(tok, "<|end_header_id|>") &&
-               has(tok, "<|eot_id|>")) {
-        tok->form = HD_CHAT_LLAMA3;
-    } else if (has(tok, "<|im_start|>") && has(tok, "<|im_end|>")) {
-        tok->form = HD_CHAT_CHATML;
-        return read_default_system(tok);
-    }
-    return HD_OK;
+    if (has(tok, "<｜User｜>") && has(tok, "<｜Assistant｜>") && has(tok, "<｜end▁of▁sentence｜>"))
+        return deepseek_form(tok);
+    if (has(tok, "<|start_header_id|>") && has(tok, "<|end_header_id|>") && has(tok, "<|eot_id|>"))
+        return HD_CHAT_LLAMA3;
+    if (has(tok, "<|im_start|>") && has(tok, "<|im_end|>"))
+        return HD_CHAT_CHATML;
+    return tok->own ? HD_CHAT_TEMPLATE : HD_CHAT_NONE;
 }
 
 enum hd_chat_form hd_chat_form(const struct hd_tokenizer *tok)
@@ -81,226 +88,319 @@ const char *hd_chat_form_name(enum hd_chat_form form)
         return "deepseek-r1";
     case HD_CHAT_DEEPSEEK_R1_DISTILL:
         return "deepseek-r1-distill";
+    case HD_CHAT_DEEPSEEK_V3:
+        return "deepseek-v3";
     case HD_CHAT_CHATML:
         return "chatml";
     case HD_CHAT_LLAMA3:
         return "llama3";
+    case HD_CHAT_TEMPLATE:
+        return "template";
     case HD_CHAT_NONE:
         break;
     }
     return "none";
 }
 
-bool hd_chat_form_thinks(enum hd_chat_form form)
+bool hd_chat_thinks(const struct hd_tokenizer *tok)
 {
-    return form == HD_CHAT_DEEPSEEK_R1 || form == HD_CHAT_DEEPSEEK_R1_DISTILL;
+    return tok->thinks;
 }
 
-/* --- writing ---------------------------------------------------------------------------------- */
-
-/* Plain text gathers until a special token: words may reach across a content's edge, exactly as
- * when the rendered template is tokenised. The first failure stays in err. */
-struct prompt {
-    const struct hd_tokenizer *tok;
-    struct hd_ids *out;
-    struct hd_buf text;
-    enum hd_err err;
-};
-
-static void put_text(struct prompt *prompt, const char *text, size_t len)
+const char *hd_chat_source(const struct hd_tokenizer *tok)
 {
-    if (!prompt->err)
-        prompt->err = hd_buf_append(&prompt->text, text, len);
+    if (tok->own)
+        return tok->own_calls ? "checkpoint"
+               : tok->builtin ? "checkpoint, tools built in"
+                              : "checkpoint, no tools";
+    return tok->builtin ? "built in" : "none";
 }
 
-static void put(struct prompt *prompt, const char *text)
+/* --- trying a template ------------------------------------------------------------------------ */
+
+static size_t count(const char *text, const char *what)
 {
-    put_text(prompt, text, strlen(text));
+    size_t n = 0;
+    for (; (text = strstr(text, what)); n++)
+        text += strlen(what);
+    return n;
 }
 
-static void flush(struct prompt *prompt)
+/* The text of a conversation that is ours, or NULL where the template fails; owned. */
+static char *try_text(const struct hd_tokenizer *tok, const struct hd_jinja *jinja,
+                      const struct hd_chat_message *messages, size_t n, const char *tools,
+                      struct hd_errmsg *msg)
 {
-    if (!prompt->err && prompt->text.len)
-        prompt->err = hd_tokenizer_encode(prompt->tok, prompt->out, prompt->text.data,
-                                          prompt->text.len, false);
-    hd_buf_clear(&prompt->text);
+    struct hd_token__conversation talk = {0};
+    const struct hd_chat_options options = {.tools = tools};
+    struct hd_jinja_output out;
+    struct hd_jinja_run *run = NULL;
+    char *text = NULL;
+    enum hd_err err = hd_token__conversation(&talk, messages, n, &options, msg);
+    if (!err)
+        err = hd_token__render(&run, &out, tok, jinja, &talk, msg);
+    if (!err)
+        text = strndup(out.text, out.len);
+    hd_jinja_run_free(run);
+    hd_token__conversation_dispose(&talk);
+    return text;
 }
 
-/* A token of the form; as plain text where the vocabulary lacks it (<think> in old files). */
-static void put_special(struct prompt *prompt, const char *name)
+#define PROBE_TOOL                                                                                 \
+    "[{\"type\":\"function\",\"function\":{\"name\":\"probe_tool\",\"description\":\"d\","         \
+    "\"parameters\":{\"type\":\"object\",\"properties\":{\"x\":{\"type\":\"string\"}}}}}]"
+#define PROBE_CALL                                                                                 \
+    "[{\"id\":\"call00001\",\"type\":\"function\",\"function\":{\"name\":\"probe_tool\","          \
+    "\"arguments\":\"{\\\"x\\\": \\\"probe_value\\\"}\"}}]"
+
+/* Whether the template shows tools, and the calls and results of two rounds. R1's published
+ * templates fail here: they leave a single call open and begin no second round. */
+static bool handles_tools(const struct hd_tokenizer *tok, const struct hd_jinja *jinja)
 {
-    int32_t id = hd_tokenizer_special(prompt->tok, name);
-    if (id < 0) {
-        put(prompt, name);
-        return;
+    static const struct hd_chat_message messages[] = {
+        {.role = "user", .content = "q"},
+        {.role = "assistant", .tool_calls = PROBE_CALL},
+        {.role = "tool",
+         .content = "probe_result",
+         .tool_call_id = "call00001",
+         .name = "probe_tool"},
+        {.role = "assistant", .content = "probe_answer"},
+        {.role = "user", .content = "q"},
+        {.role = "assistant", .tool_calls = PROBE_CALL},
+        {.role = "tool",
+         .content = "probe_result",
+         .tool_call_id = "call00001",
+         .name = "probe_tool"},
+    };
+    bool fine = false;
+    char *shown = try_text(tok, jinja, messages, 1, PROBE_TOOL, NULL);
+    char *text =
+        try_text(tok, jinja, messages, sizeof messages / sizeof *messages, PROBE_TOOL, NULL);
+    if (shown && text) {
+        size_t n_shown = count(shown, "probe_tool");
+        fine = n_shown && count(text, "probe_tool") >= n_shown + 2 &&
+               count(text, "probe_value") >= 2 && count(text, "probe_result") >= 2 &&
+               count(text, "probe_answer") >= 1;
     }
-    flush(prompt);
-    if (!prompt->err)
-        prompt->err = hd_ids_push(prompt->out, id);
+    if (fine && hd_token__is_deepseek(tok->form))
+        fine =
+            count(text, "<｜tool▁calls▁begin｜>") == count(shown, "<｜tool▁calls▁begin｜>") + 2 &&
+            count(text, "<｜tool▁calls▁end｜>") == count(shown, "<｜tool▁calls▁end｜>") + 2;
+    free(shown);
+    free(text);
+    return fine;
 }
 
-static bool is(const struct hd_chat_message *message, const char *role)
+/* A template that compiles, looks at the messages, and renders one; else NULL and a warning. */
+static struct hd_jinja *compile(const struct hd_tokenizer *tok, const char *source)
 {
-    return !strcmp(message->role, role);
-}
-
-/* --- the forms -------------------------------------------------------------------------------- */
-
-static void put_r1_system(struct prompt *prompt, const struct hd_chat_message *messages, size_t n)
-{
-    bool joins = prompt->tok->form == HD_CHAT_DEEPSEEK_R1;
-    const char *last = NULL;
-    for (size_t i = 0; i < n; i++) {
-        if (!is(&messages[i], "system"))
-            continue;
-        if (joins && last)
-            put(prompt, "\n\n");
-        if (joins)
-            put(prompt, messages[i].content);
-        last = messages[i].content;
+    static const struct hd_chat_message hello = {.role = "user", .content = "hello"};
+    struct hd_jinja *jinja = NULL;
+    struct hd_errmsg msg = {0};
+    if (!source || hd_jinja_compile(&jinja, source, strlen(source), &msg)) {
+        if (source)
+            hd_log(HD_LOG_WARN, "token", "chat template not used: %s", msg.text);
+        return NULL;
     }
-    if (!joins && last)
-        put(prompt, last);
-}
-
-/* Thoughts of earlier turns are not shown to the model again. */
-static const char *after_thought(const char *content)
-{
-    static const char close[] = "</think>";
-    for (const char *at; (at = strstr(content, close));)
-        content = at + sizeof close - 1;
-    return content;
-}
-
-static void render_r1(struct prompt *prompt, const struct hd_chat_message *messages, size_t n,
-                      bool no_think)
-{
-    put_special(prompt, "<｜begin▁of▁sentence｜>");
-    put_r1_system(prompt, messages, n);
-    for (size_t i = 0; i < n; i++) {
-        if (is(&messages[i], "user")) {
-            put_special(prompt, "<｜User｜>");
-            put(prompt, messages[i].content);
-        } else if (is(&messages[i], "assistant")) {
-            put_special(prompt, "<｜Assistant｜>");
-            put(prompt, after_thought(messages[i].content));
-            put_special(prompt, "<｜end▁of▁sentence｜>");
-        }
+    char *text =
+        hd_jinja_reads(jinja, "messages") ? try_text(tok, jinja, &hello, 1, NULL, &msg) : NULL;
+    if (!text || !strstr(text, "hello")) {
+        if (msg.text[0])
+            hd_log(HD_LOG_WARN, "token", "chat template not used: %s", msg.text);
+        hd_jinja_free(jinja);
+        jinja = NULL;
     }
-    put_special(prompt, "<｜Assistant｜>");
-    put_special(prompt, "<think>");
-    put(prompt, "\n");
-    if (no_think)
-        put_special(prompt, "</think>");
+    free(text);
+    return jinja;
 }
 
-static void put_chatml_turn(struct prompt *prompt, const char *role, const char *content)
+enum hd_err hd_token__chat_detect(struct hd_tokenizer *tok)
 {
-    put_special(prompt, "<|im_start|>");
-    put(prompt, role);
-    put(prompt, "\n");
-    put(prompt, content);
-    put_special(prompt, "<|im_end|>");
-    put(prompt, "\n");
+    enum hd_err err = HD_OK;
+    tok->own = compile(tok, tok->chat_template);
+    tok->own_with_tools = compile(tok, tok->tool_template);
+    tok->form = form_of(tok);
+    if (tok->form == HD_CHAT_CHATML)
+        err = read_default_system(tok);
+    tok->thinks = hd_token__is_deepseek(tok->form) ? tok->form != HD_CHAT_DEEPSEEK_V3
+                                                   : tok->own && template_has(tok, "think>");
+    const char *builtin = hd_token__builtin_template(tok->form);
+    if (!err && builtin)
+        err = hd_jinja_compile(&tok->builtin, builtin, strlen(builtin), NULL);
+    if (!err && (tok->own_with_tools || tok->own))
+        tok->own_calls = handles_tools(tok, tok->own_with_tools ? tok->own_with_tools : tok->own);
+    return err;
 }
 
-static void render_chatml(struct prompt *prompt, const struct hd_chat_message *messages, size_t n)
+void hd_token__chat_dispose(struct hd_tokenizer *tok)
 {
-    if (prompt->tok->default_system && !(n && is(&messages[0], "system")))
-        put_chatml_turn(prompt, "system", prompt->tok->default_system);
-    for (size_t i = 0; i < n; i++)
-        put_chatml_turn(prompt, messages[i].role, messages[i].content);
-    put_special(prompt, "<|im_start|>");
-    put(prompt, "assistant\n");
+    hd_jinja_free(tok->own);
+    hd_jinja_free(tok->own_with_tools);
+    hd_jinja_free(tok->builtin);
+    free(tok->chat_template);
+    free(tok->tool_template);
+    free(tok->default_system);
+    for (size_t i = 0; i < HD_TOKEN_N_SPECIAL; i++)
+        free(tok->special_text[i]);
 }
 
-/* Whitespace as Python's str.strip sees it. */
-static bool is_space(unsigned c)
-{
-    return u_isUWhiteSpace((UChar32)c) || (c >= 0x1c && c <= 0x1f);
-}
+/* --- the conversation, checked ---------------------------------------------------------------- */
 
-static void put_trimmed(struct prompt *prompt, const char *text)
+static enum hd_err take_call(struct hd_token__call *out, const json_t *json, size_t i, size_t k,
+                             struct hd_errmsg *msg)
 {
-    size_t len = strlen(text), begin = 0, end = 0;
-    bool inside = false;
-    for (size_t i = 0; i < len;) {
-        unsigned c = 0;
-        size_t step = hd_utf8_decode(&c, text + i, len - i, NULL);
-        if (!step || !is_space(c)) {
-            if (!inside)
-                begin = i;
-            inside = true;
-            end = i + (step ? step : 1);
-        }
-        i += step ? step : 1;
-    }
-    put_text(prompt, text + begin, end - begin);
-}
-
-static void put_llama3_header(struct prompt *prompt, const char *role)
-{
-    put_special(prompt, "<|start_header_id|>");
-    put(prompt, role);
-    put_special(prompt, "<|end_header_id|>");
-    put(prompt, "\n\n");
-}
-
-static void render_llama3(struct prompt *prompt, const struct hd_chat_message *messages, size_t n)
-{
-    bool trims = !prompt->tok->chat_template || template_has(prompt->tok, "trim");
-    put_special(prompt, "<|begin_of_text|>");
-    for (size_t i = 0; i < n; i++) {
-        put_llama3_header(prompt, messages[i].role);
-        if (trims)
-            put_trimmed(prompt, messages[i].content);
-        else
-            put(prompt, messages[i].content);
-        put_special(prompt, "<|eot_id|>");
-    }
-    put_llama3_header(prompt, "assistant");
-}
-
-static enum hd_err check_messages(const struct hd_chat_message *messages, size_t n,
-                                  struct hd_errmsg *msg)
-{
-    for (size_t i = 0; i < n; i++) {
-        const char *role = messages[i].role ? messages[i].role : "";
-        if (strcmp(role, "system") && strcmp(role, "user") && strcmp(role, "assistant"))
-            return hd_fail(msg, HD_ERR_INVALID,
-                           "messages[%zu].role: \"%.32s\" (system, user or assistant is due)", i,
-                           role);
-        if (!messages[i].content)
-            return hd_fail(msg, HD_ERR_INVALID, "messages[%zu].content: missing", i);
+    const json_t *function = json_object_get(json, "function");
+    const json_t *arguments = json_object_get(function, "arguments");
+    out->id = json_string_value(json_object_get(json, "id"));
+    out->name = json_string_value(json_object_get(function, "name"));
+    if (!out->name)
+        return hd_fail(msg, HD_ERR_INVALID,
+                       "messages[%zu].tool_calls[%zu]: {\"id\",\"type\":\"function\",\"function\":"
+                       "{\"name\",\"arguments\"}} is due",
+                       i, k);
+    if (arguments && !json_is_string(arguments) && !json_is_object(arguments))
+        return hd_fail(msg, HD_ERR_INVALID,
+                       "messages[%zu].tool_calls[%zu].function.arguments: a string is due", i, k);
+    out->arguments = json_is_string(arguments) ? json_string_value(arguments) : NULL;
+    if (json_is_object(arguments))
+        out->object = json_incref((json_t *)(uintptr_t)arguments);
+    else if (out->arguments && *out->arguments)
+        out->object = json_loads(out->arguments, JSON_REJECT_DUPLICATES, NULL);
+    else
+        out->object = json_object();
+    if (out->object && !json_is_object(out->object)) {
+        json_decref(out->object);
+        out->object = NULL;
     }
     return HD_OK;
+}
+
+static enum hd_err take_calls(struct hd_token__turn *turn, size_t i, struct hd_errmsg *msg)
+{
+    json_error_t error;
+    turn->json = json_loads(turn->message->tool_calls, JSON_REJECT_DUPLICATES, &error);
+    if (!json_is_array(turn->json))
+        return hd_fail(msg, HD_ERR_INVALID, "messages[%zu].tool_calls: no JSON list", i);
+    size_t n = json_array_size(turn->json);
+    turn->call = calloc(n ? n : 1, sizeof *turn->call);
+    if (!turn->call)
+        return hd_fail(msg, HD_ERR_NOMEM, "messages: out of memory");
+    enum hd_err err = HD_OK;
+    for (size_t k = 0; k < n && !err; k++) {
+        err = take_call(&turn->call[k], json_array_get(turn->json, k), i, k, msg);
+        turn->n_call++;
+    }
+    return err;
+}
+
+static enum hd_err take_turn(struct hd_token__turn *turn, const struct hd_chat_message *message,
+                             size_t i, struct hd_errmsg *msg)
+{
+    const char *role = message->role ? message->role : "";
+    bool assistant = !strcmp(role, "assistant");
+    turn->message = message;
+    if (strcmp(role, "system") && strcmp(role, "user") && !assistant && strcmp(role, "tool"))
+        return hd_fail(msg, HD_ERR_INVALID,
+                       "messages[%zu].role: \"%.32s\" (system, user, assistant or tool is due)", i,
+                       role);
+    if (message->tool_calls && !assistant)
+        return hd_fail(msg, HD_ERR_INVALID, "messages[%zu].tool_calls: only the assistant calls",
+                       i);
+    enum hd_err err = message->tool_calls ? take_calls(turn, i, msg) : HD_OK;
+    if (!err && !message->content && !turn->n_call)
+        err = hd_fail(msg, HD_ERR_INVALID, "messages[%zu].content: missing", i);
+    return err;
+}
+
+enum hd_err hd_token__conversation(struct hd_token__conversation *out,
+                                   const struct hd_chat_message *messages, size_t n,
+                                   const struct hd_chat_options *options, struct hd_errmsg *msg)
+{
+    *out = (struct hd_token__conversation){.turn = calloc(n ? n : 1, sizeof *out->turn)};
+    if (!out->turn)
+        return hd_fail(msg, HD_ERR_NOMEM, "messages: out of memory");
+    out->no_think = options && options->no_think;
+    out->now = options && options->now ? options->now : hd_clock_unix();
+    if (options && options->tools) {
+        out->tools = json_loads(options->tools, JSON_REJECT_DUPLICATES, NULL);
+        if (!json_is_array(out->tools))
+            return hd_fail(msg, HD_ERR_INVALID, "tools: no JSON list");
+        if (!json_array_size(out->tools)) {
+            json_decref(out->tools);
+            out->tools = NULL;
+        }
+    }
+    enum hd_err err = HD_OK;
+    for (size_t i = 0; i < n && !err; i++) {
+        err = take_turn(&out->turn[i], &messages[i], i, msg);
+        out->n_turn++;
+    }
+    return err;
+}
+
+void hd_token__conversation_dispose(struct hd_token__conversation *talk)
+{
+    for (size_t i = 0; i < talk->n_turn; i++) {
+        for (size_t k = 0; k < talk->turn[i].n_call; k++)
+            json_decref(talk->turn[i].call[k].object);
+        free(talk->turn[i].call);
+        json_decref(talk->turn[i].json);
+    }
+    free(talk->turn);
+    json_decref(talk->tools);
+    *talk = (struct hd_token__conversation){0};
+}
+
+/* --- rendering -------------------------------------------------------------------------------- */
+
+static bool has_tools(const struct hd_token__conversation *talk)
+{
+    for (size_t i = 0; i < talk->n_turn; i++)
+        if (talk->turn[i].n_call || !strcmp(talk->turn[i].message->role, "tool"))
+            return true;
+    return talk->tools != NULL;
+}
+
+static enum hd_err choose(const struct hd_jinja **out, const struct hd_tokenizer *tok,
+                          const struct hd_token__conversation *talk, struct hd_errmsg *msg)
+{
+    bool tools = has_tools(talk);
+    *out = NULL;
+    if (tools && tok->own_calls)
+        *out = tok->own_with_tools ? tok->own_with_tools : tok->own;
+    else if (tools || !tok->own)
+        *out = tok->builtin;
+    else
+        *out = tok->own;
+    if (*out)
+        return HD_OK;
+    if (tok->own)
+        return hd_fail(msg, HD_ERR_INVALID,
+                       "tools: this model's chat template has no place for them");
+    return hd_fail(msg, HD_ERR_UNSUPPORTED,
+                   "chat: the model has no chat form that we know (use generate --raw)");
 }
 
 enum hd_err hd_chat_render(const struct hd_tokenizer *tok, struct hd_ids *out,
                            const struct hd_chat_message *messages, size_t n,
                            const struct hd_chat_options *options, struct hd_errmsg *msg)
 {
-    struct prompt prompt = {.tok = tok, .out = out};
-    enum hd_err err = check_messages(messages, n, msg);
-    if (err)
-        return err;
-    hd_buf_init(&prompt.text, MAX_PROMPT);
-    switch (tok->form) {
-    case HD_CHAT_NONE:
-        return hd_fail(msg, HD_ERR_UNSUPPORTED,
-                       "chat: the model has no chat form that we know (use generate --raw)");
-    case HD_CHAT_DEEPSEEK_R1:
-    case HD_CHAT_DEEPSEEK_R1_DISTILL:
-        render_r1(&prompt, messages, n, options && options->no_think);
-        break;
-    case HD_CHAT_CHATML:
-        render_chatml(&prompt, messages, n);
-        break;
-    case HD_CHAT_LLAMA3:
-        render_llama3(&prompt, messages, n);
-        break;
+    struct hd_token__conversation talk;
+    struct hd_jinja_output text;
+    struct hd_jinja_run *run = NULL;
+    const struct hd_jinja *jinja = NULL;
+    struct hd_errmsg why = {0};
+    enum hd_err err = hd_token__conversation(&talk, messages, n, options, msg);
+    if (!err)
+        err = choose(&jinja, tok, &talk, msg);
+    if (!err) {
+        err = hd_token__render(&run, &text, tok, jinja, &talk, &why);
+        if (err)
+            hd_fail(msg, err, "chat template: %.400s", why.text);
+        else if ((err = hd_token__prompt(tok, out, &text, talk.no_think)))
+            hd_fail(msg, err, "chat: %s", hd_err_text(err));
     }
-    flush(&prompt);
-    hd_buf_dispose(&prompt.text);
-    return prompt.err ? hd_fail(msg, prompt.err, "chat: %s", hd_err_text(prompt.err)) : HD_OK;
+    hd_jinja_run_free(run);
+    hd_token__conversation_dispose(&talk);
+    return err;
 }

@@ -81,27 +81,38 @@ enum hd_chat_form {
     HD_CHAT_NONE,
     HD_CHAT_DEEPSEEK_R1,
     HD_CHAT_DEEPSEEK_R1_DISTILL,
+    HD_CHAT_DEEPSEEK_V3, /* as R1, without thoughts */
     HD_CHAT_CHATML,
-    HD_CHAT_LLAMA3
+    HD_CHAT_LLAMA3,
+    HD_CHAT_TEMPLATE /* none of these, but the checkpoint's own template works */
 };
 
 struct hd_chat_message {
-    const char *role;    /* "system", "user", "assistant" */
-    const char *content; /* NUL-terminated UTF-8 */
+    const char *role;                /* "system", "user", "assistant", "tool" */
+    const char *content;             /* NUL-terminated UTF-8; NULL only beside tool_calls */
+    const char *tool_calls;          /* assistant: JSON list as in OpenAI's API, or NULL */
+    const char *tool_call_id, *name; /* tool, may be NULL */
 };
 
 /* Recognised from the special tokens and the checkpoint's template. */
 enum hd_chat_form hd_chat_form(const struct hd_tokenizer *tok);
 const char *hd_chat_form_name(enum hd_chat_form form);
-/* Whether the form opens <think> in the prompt (R1). */
-bool hd_chat_form_thinks(enum hd_chat_form form);
+/* Whose template renders: "checkpoint", "checkpoint, tools built in" (its own is wrong about tools
+ * or has no place for them), "checkpoint, no tools", "built in", "none". */
+const char *hd_chat_source(const struct hd_tokenizer *tok);
+/* Whether the model writes its thoughts between <think> and </think>. */
+bool hd_chat_thinks(const struct hd_tokenizer *tok);
 
 struct hd_chat_options {
-    bool no_think; /* R1: closes the thought at once, so that the answer starts directly */
+    bool no_think;     /* closes the thought at once, so that the answer starts directly */
+    const char *tools; /* JSON list as in OpenAI's API, or NULL */
+    int64_t now;       /* unix time that templates show; 0 = the clock's */
 };
-/* Appends the prompt ids, BOS included, up to where the assistant speaks. Contents are plain text;
- * of the assistant's earlier turns the R1 forms keep what follows the last </think>. INVALID with a
- * sentence for an unknown role. */
+/* Appends the prompt ids up to where the assistant speaks, as the checkpoint's template renders the
+ * conversation, or ours where it has none that works, or is wrong about tools. What messages and
+ * tools hold is plain text to the tokenizer. Of the assistant's earlier turns R1 sees what follows
+ * the last </think>, and its prompt ends with "<think>\n". INVALID with a sentence for an unknown
+ * role, and for what the template refuses. */
 enum hd_err hd_chat_render(const struct hd_tokenizer *tok, struct hd_ids *out,
                            const struct hd_chat_message *messages, size_t n,
                            const struct hd_chat_options *options, struct hd_errmsg *msg);

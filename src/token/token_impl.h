@@ -14,6 +14,7 @@
 #include <pcre2.h>
 #include <unicode/unorm2.h>
 
+#include "token/jinja/jinja.h"
 #include "token/token.h"
 
 enum {
@@ -320,6 +321,15 @@ enum hd_err hd_token__added_split(const struct hd_tokenizer *tok,
 
 enum hd_token__model { HD_MODEL_BPE, HD_MODEL_WORDPIECE, HD_MODEL_UNIGRAM };
 
+/* Special tokens that templates print by name. */
+enum hd_token__special {
+    HD_TOKEN_BOS,
+    HD_TOKEN_EOS,
+    HD_TOKEN_PAD,
+    HD_TOKEN_UNK,
+    HD_TOKEN_N_SPECIAL
+};
+
 struct hd_tokenizer {
     enum hd_token__model model;
     struct hd_token__vocab vocab;
@@ -341,10 +351,15 @@ struct hd_tokenizer {
     int32_t bos;
     int32_t end[HD_TOKEN_MAX_END];
     size_t n_end;
+    char *special_text[HD_TOKEN_N_SPECIAL]; /* as templates print them; each may be NULL */
     /* chat.c */
-    char *chat_template; /* Jinja, or NULL; read only to recognise the form */
+    char *chat_template, *tool_template;   /* Jinja, or NULL; the latter where tools are given */
+    struct hd_jinja *own, *own_with_tools; /* those compiled, or NULL where they do not work */
+    struct hd_jinja *builtin;              /* ours for this form, or NULL */
+    bool own_calls;                        /* the checkpoint's template does tools right */
     enum hd_chat_form form;
-    char *default_system; /* system message where the conversation has none; or NULL */
+    bool thinks;
+    char *default_system; /* ChatML: system message where the conversation has none; or NULL */
 };
 
 enum hd_err hd_token__load_json(struct hd_tokenizer *tok, const struct hd_store *store,
@@ -361,7 +376,48 @@ enum hd_err hd_token__load_gguf(struct hd_tokenizer *tok, const struct hd_store 
                                 struct hd_errmsg *msg);
 /* Adds an id to those that end generation; ignores -1, repetitions and more than fit. */
 void hd_token__add_end(struct hd_tokenizer *tok, int64_t id);
-/* Recognises the chat form from special tokens and template. */
+/* Sets special_text from a token's id (-1: none). */
+enum hd_err hd_token__set_special(struct hd_tokenizer *tok, enum hd_token__special which,
+                                  int32_t id);
+
+/* --- chat.c, chat_prompt.c, chat_builtin.c ---------------------------------------------------- */
+
+/* Recognises the chat form from special tokens and template, and tries the template. */
 enum hd_err hd_token__chat_detect(struct hd_tokenizer *tok);
+void hd_token__chat_dispose(struct hd_tokenizer *tok);
+bool hd_token__is_deepseek(enum hd_chat_form form);
+/* NULL where we have none. */
+const char *hd_token__builtin_template(enum hd_chat_form form);
+
+/* A call of a message, its arguments parsed where they are a JSON object. */
+struct hd_token__call {
+    const char *id, *name, *arguments; /* in the turn's json; arguments NULL: given as an object */
+    json_t *object;                    /* owned; or NULL */
+};
+struct hd_token__turn {
+    const struct hd_chat_message *message;
+    json_t *json; /* its tool calls */
+    struct hd_token__call *call;
+    size_t n_call;
+};
+struct hd_token__conversation {
+    struct hd_token__turn *turn;
+    size_t n_turn;
+    json_t *tools; /* NULL where there are none */
+    bool no_think;
+    int64_t now;
+};
+/* Checks and parses; borrows the messages. To be disposed of also after a failure. */
+enum hd_err hd_token__conversation(struct hd_token__conversation *out,
+                                   const struct hd_chat_message *messages, size_t n,
+                                   const struct hd_chat_options *options, struct hd_errmsg *msg);
+void hd_token__conversation_dispose(struct hd_token__conversation *talk);
+/* The text that a template gives; it lives as long as *run. */
+enum hd_err hd_token__render(struct hd_jinja_run **run, struct hd_jinja_output *out,
+                             const struct hd_tokenizer *tok, const struct hd_jinja *jinja,
+                             const struct hd_token__conversation *talk, struct hd_errmsg *msg);
+/* The text's ids; for models that think, the thought's beginning (and end) where they lack. */
+enum hd_err hd_token__prompt(const struct hd_tokenizer *tok, struct hd_ids *out,
+                             const struct hd_jinja_output *text, bool no_think);
 
 #endif

@@ -66,9 +66,19 @@ void hd_tokenizer_free(struct hd_tokenizer *tok)
         hd_token__norm_dispose(&tok->norm[i]);
     free(tok->raw.token);
     free(tok->normalized.token);
-    free(tok->chat_template);
-    free(tok->default_system);
+    hd_token__chat_dispose(tok);
     free(tok);
+}
+
+enum hd_err hd_token__set_special(struct hd_tokenizer *tok, enum hd_token__special which,
+                                  int32_t id)
+{
+    if (id < 0 || (size_t)id >= tok->vocab.n)
+        return HD_OK;
+    const struct hd_token__entry *entry = &tok->vocab.entry[id];
+    free(tok->special_text[which]);
+    tok->special_text[which] = strndup(tok->vocab.blob.data + entry->at, entry->len);
+    return tok->special_text[which] ? HD_OK : HD_ERR_NOMEM;
 }
 
 size_t hd_tokenizer_n_vocab(const struct hd_tokenizer *tok)

@@ -223,6 +223,37 @@ static enum hd_err load_unigram(struct hd_tokenizer *tok, const struct hd_store 
 
 /* --- all -------------------------------------------------------------------------------------- */
 
+/* A BOS that the model's tokenizer does not set and that ends a text is none: Qwen's files name
+ * <|endoftext|> so, where its own tokenizer has no BOS. */
+static enum hd_err read_special_texts(struct hd_tokenizer *tok, const struct hd_store *store)
+{
+    int32_t bos = id_at(tok, store, "tokenizer.ggml.bos_token_id");
+    int32_t eos = id_at(tok, store, "tokenizer.ggml.eos_token_id");
+    int32_t end = hd_tokenizer_special(tok, "<|endoftext|>");
+    if (tok->bos < 0 && (bos == eos || bos == end))
+        bos = -1;
+    enum hd_err err = hd_token__set_special(tok, HD_TOKEN_BOS, bos);
+    if (!err)
+        err = hd_token__set_special(tok, HD_TOKEN_EOS, eos);
+    if (!err)
+        err = hd_token__set_special(tok, HD_TOKEN_PAD,
+                                    id_at(tok, store, "tokenizer.ggml.padding_token_id"));
+    if (!err)
+        err = hd_token__set_special(tok, HD_TOKEN_UNK,
+                                    id_at(tok, store, "tokenizer.ggml.unknown_token_id"));
+    return err;
+}
+
+static enum hd_err read_template(char **out, const struct hd_store *store, const char *key)
+{
+    const char *text;
+    size_t len;
+    if (!hd_store_str(store, key, &text, &len) || len >= HD_TOKEN_MAX_TEMPLATE)
+        return HD_OK;
+    *out = strndup(text, len);
+    return *out ? HD_OK : HD_ERR_NOMEM;
+}
+
 static enum hd_err load_bpe(struct hd_tokenizer *tok, const struct hd_store *store,
                             struct hd_errmsg *msg)
 {
@@ -251,8 +282,8 @@ enum hd_err hd_token__load_gguf(struct hd_tokenizer *tok, const struct hd_store 
     } models[] = {{"gpt2", HD_MODEL_BPE, load_bpe},
                   {"bert", HD_MODEL_WORDPIECE, load_wordpiece},
                   {"t5", HD_MODEL_UNIGRAM, load_unigram}};
-    const char *model, *template;
-    size_t n_model, n_template;
+    const char *model;
+    size_t n_model;
     enum hd_err err = HD_ERR_UNSUPPORTED;
     if (!hd_store_str(store, "tokenizer.ggml.model", &model, &n_model))
         return hd_fail(msg, HD_ERR_NOTFOUND, "%s: no tokenizer in this file", hd_store_path(store));
@@ -267,8 +298,10 @@ enum hd_err hd_token__load_gguf(struct hd_tokenizer *tok, const struct hd_store 
     err = models[i].load(tok, store, msg);
     if (err)
         return err;
-    if (hd_store_str(store, "tokenizer.chat_template", &template, &n_template) &&
-        n_template < HD_TOKEN_MAX_TEMPLATE)
-        tok->chat_template = strndup(template, n_template);
-    return HD_OK;
+    err = read_special_texts(tok, store);
+    if (!err)
+        err = read_template(&tok->chat_template, store, "tokenizer.chat_template");
+    if (!err)
+        err = read_template(&tok->tool_template, store, "tokenizer.chat_template.tool_use");
+    return err ? hd_fail(msg, err, "%s: out of memory", hd_store_path(store)) : HD_OK;
 }

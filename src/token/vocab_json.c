@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "token/token_impl.h"
 
 static const char *type_of(json_t *object)
@@ -214,21 +215,73 @@ static void read_end_ids(struct hd_tokenizer *tok, json_t *config)
             hd_token__add_end(tok, json_integer_value(json_array_get(eos, i)));
 }
 
-/* chat_template is a string, or a list of named ones. */
-static enum hd_err read_template(struct hd_tokenizer *tok, json_t *config)
+static enum hd_err take_template(char **out, const char *text)
 {
-    json_t *template = json_object_get(config, "chat_template");
-    const char *text = json_string_value(template);
-    for (size_t i = 0; i < json_array_size(template); i++) {
-        json_t *entry = json_array_get(template, i);
-        const char *name = json_string_value(json_object_get(entry, "name"));
-        if (name && !strcmp(name, "default"))
-            text = json_string_value(json_object_get(entry, "template"));
-    }
     if (!text || strlen(text) >= HD_TOKEN_MAX_TEMPLATE)
         return HD_OK;
-    tok->chat_template = strdup(text);
-    return tok->chat_template ? HD_OK : HD_ERR_NOMEM;
+    free(*out);
+    *out = strdup(text);
+    return *out ? HD_OK : HD_ERR_NOMEM;
+}
+
+/* A template is a string, or a list of named ones. */
+static enum hd_err read_templates(struct hd_tokenizer *tok, json_t *template)
+{
+    enum hd_err err = take_template(&tok->chat_template, json_string_value(template));
+    for (size_t i = 0; i < json_array_size(template) && !err; i++) {
+        json_t *entry = json_array_get(template, i);
+        const char *name = json_string_value(json_object_get(entry, "name"));
+        const char *text = json_string_value(json_object_get(entry, "template"));
+        if (name && !strcmp(name, "default"))
+            err = take_template(&tok->chat_template, text);
+        else if (name && !strcmp(name, "tool_use"))
+            err = take_template(&tok->tool_template, text);
+    }
+    return err;
+}
+
+/* The files beside the tokenizer: chat_template.json, and chat_template.jinja, which newer
+ * checkpoints have and which counts more than tokenizer_config.json. */
+static enum hd_err read_template_file(struct hd_tokenizer *tok, const struct hd_store *store,
+                                      const char *name)
+{
+    char *path = hd_path_join(hd_store_path(store), name), *text = NULL;
+    size_t len;
+    if (!path)
+        return HD_ERR_NOMEM;
+    bool found =
+        hd_path_exists(path) && !hd_file_read(&text, &len, path, HD_TOKEN_MAX_TEMPLATE - 1, NULL);
+    free(path);
+    enum hd_err err = HD_OK;
+    if (found && strstr(name, ".json")) {
+        json_t *json = json_loadb(text, len, JSON_REJECT_DUPLICATES, NULL);
+        err = read_templates(tok, json_object_get(json, "chat_template"));
+        json_decref(json);
+    } else if (found) {
+        err = take_template(&tok->chat_template, text);
+    }
+    free(text);
+    return err;
+}
+
+static enum hd_err read_chat(struct hd_tokenizer *tok, const struct hd_store *store, json_t *config)
+{
+    static const struct {
+        const char *key;
+        enum hd_token__special which;
+    } names[] = {{"bos_token", HD_TOKEN_BOS},
+                 {"eos_token", HD_TOKEN_EOS},
+                 {"pad_token", HD_TOKEN_PAD},
+                 {"unk_token", HD_TOKEN_UNK}};
+    enum hd_err err = HD_OK;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !err; i++)
+        err = hd_token__set_special(tok, names[i].which,
+                                    named_token(tok, json_object_get(config, names[i].key)));
+    if (!err)
+        err = read_template_file(tok, store, "chat_template.json");
+    if (!err)
+        err = read_templates(tok, json_object_get(config, "chat_template"));
+    return err ? err : read_template_file(tok, store, "chat_template.jinja");
 }
 
 static enum hd_err read_bpe(struct hd_tokenizer *tok, json_t *root, struct hd_errmsg *msg)
@@ -291,5 +344,6 @@ enum hd_err hd_token__load_json(struct hd_tokenizer *tok, const struct hd_store 
     hd_token__add_end(tok, named_token(tok, json_object_get(config, "eos_token")));
     read_end_ids(tok, hd_store_generation_config(store));
     read_end_ids(tok, hd_store_config(store));
-    return read_template(tok, config);
+    err = read_chat(tok, store, config);
+    return err ? hd_fail(msg, err, "%s: out of memory", hd_store_path(store)) : HD_OK;
 }

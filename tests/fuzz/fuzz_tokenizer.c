@@ -34,7 +34,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 static void use(const struct hd_tokenizer *tok)
 {
     static const char text[] = "Hello, 世界! 12345 <s> aaaaaaaa\n\n don't \xff e\xcc\x81";
-    struct hd_chat_message message = {"user", text};
+    struct hd_chat_message message = {.role = "user", .content = text};
     struct hd_ids ids;
     struct hd_buf back;
     hd_ids_init(&ids, 1000);

@@ -127,7 +127,7 @@ enum hd_err hd_kb_turn_new(struct hd_kb_turn **out, struct hd_kb *kb,
     turn->on_text = on_text;
     turn->ud = ud;
     snprintf(turn->question, sizeof turn->question, "%s", options->question);
-    turn->message = (struct hd_message){"user", turn->question};
+    turn->message = (struct hd_message){.role = "user", .content = turn->question};
     turn->request = (struct hd_request){
         .messages = &turn->message, .n_message = 1, .sampling = options->sampling, .n_max = 2};
     *out = turn;

@@ -309,7 +309,7 @@ static void bad_requests_are_refused(void **state)
 {
     struct hd_errmsg msg = {0};
     static struct run r;
-    const struct hd_message bad_role[] = {{"wizard", "x"}};
+    const struct hd_message bad_role[] = {{.role = "wizard", .content = "x"}};
     struct hd_engine *e = start("qwen2-untied.gguf", "ref", 8 << 20, 2, 2);
     prepare(&r, 1, 5, 4);
     r.request.model = "absent";
@@ -413,7 +413,7 @@ static void stop_strings_end_the_text(void **state)
 static void chat_forms_and_plain_prompts_run(void **state)
 {
     static const char *const files[] = {"qwen2-tied", "llama3.gguf", "deepseek-v3"};
-    const struct hd_message messages[] = {{"user", "Hello, 你好"}};
+    const struct hd_message messages[] = {{.role = "user", .content = "Hello, 你好"}};
     for (int i = 0; i < 3; i++) {
         struct hd_errmsg msg = {0};
         struct hd_result result;

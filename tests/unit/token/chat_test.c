@@ -51,7 +51,7 @@ static json_t *golden(const char *form)
 static enum hd_err render(const struct hd_tokenizer *tok, struct hd_ids *ids, json_t *c,
                           struct hd_errmsg *msg)
 {
-    struct hd_chat_message messages[32];
+    struct hd_chat_message messages[32] = {0};
     json_t *list = json_object_get(c, "messages"), *options = json_object_get(c, "options");
     size_t n = json_array_size(list);
     assert_true(n && n <= 32);
@@ -167,10 +167,11 @@ static void refuses_what_it_cannot_render(void **state)
     static const char *const added[] = {"!<|im_start|>", "!<|im_end|>", NULL};
     struct kit kit;
     struct hd_ids ids;
-    struct hd_chat_message tool = {"tool", "x"}, empty = {"user", NULL}, user = {"user", "x"};
+    struct hd_chat_message wizard = {.role = "wizard", .content = "x"}, empty = {.role = "user"},
+                           user = {.role = "user", .content = "x"};
     hd_ids_init(&ids, 100);
     assert_int_equal(load_json(&kit, make_json(NULL, added), NULL), 0);
-    assert_int_equal(hd_chat_render(kit.tok, &ids, &tool, 1, NULL, &kit.msg), HD_ERR_INVALID);
+    assert_int_equal(hd_chat_render(kit.tok, &ids, &wizard, 1, NULL, &kit.msg), HD_ERR_INVALID);
     assert_non_null(strstr(kit.msg.text, "messages[0].role"));
     assert_int_equal(hd_chat_render(kit.tok, &ids, &empty, 1, NULL, &kit.msg), HD_ERR_INVALID);
     kit_free(&kit);
@@ -186,7 +187,7 @@ static void limits_the_prompt(void **state)
 {
     struct kit kit;
     struct hd_ids ids;
-    struct hd_chat_message user = {"user", "far too long for five ids"};
+    struct hd_chat_message user = {.role = "user", .content = "far too long for five ids"};
     hd_ids_init(&ids, 5);
     assert_int_equal(load_json(&kit, make_json(NULL, forms[2].added), NULL), 0);
     assert_int_equal(hd_chat_render(kit.tok, &ids, &user, 1, NULL, &kit.msg), HD_ERR_LIMIT);
