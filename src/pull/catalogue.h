@@ -33,6 +33,8 @@ struct hd_source {
     const char *url;                        /* https */
     uint64_t size;                          /* of the finished file; 0 unknown */
     const char *sha256;                     /* of it, 64 lower-case digits; NULL unknown */
+    const char *convert; /* "e5s1": size and hash are those of a package's own format, which is made
+                            into the model's file here; NULL: the file as it is */
 };
 
 struct hd_catalogue_model {

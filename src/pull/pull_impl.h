@@ -13,6 +13,7 @@ struct hd_pull__job {
     const char *label; /* of the source being tried */
     char sha256[65];   /* what the finished file must have; "" = take what comes (a user's own) */
     uint64_t size;     /* of it, once known */
+    bool convert;      /* what is fetched is made into the model's file afterwards */
     bool resumed;      /* some bytes are not of this run, or not of this source */
     atomic_bool stop;  /* workers end soon */
     double rate_time;  /* for speed: when and how much it was last measured */

@@ -46,7 +46,7 @@ static enum hd_err open_source(int *out, struct stat *st, const struct hd_pull__
         err = hd_fail(msg, HD_ERR_FORMAT, "%s: not a regular file", path);
     else if (!st->st_size)
         err = hd_fail(msg, HD_ERR_FORMAT, "%s: is empty", path);
-    else if (!looks_right(fd, job->model->file))
+    else if (!job->convert && !looks_right(fd, job->model->file))
         err = hd_fail(msg, HD_ERR_FORMAT, "%s: is no GGUF file", path);
     if (err && fd >= 0)
         close(fd);

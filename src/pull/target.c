@@ -25,10 +25,11 @@ struct range {
 
 struct hd_target {
     char *models; /* the folder; owned, like the other paths */
-    char *final_path, *partial_path, *journal_path, *lock_path;
+    char *final_path, *partial_path, *journal_path, *lock_path, *converted_path;
     int lock_fd;
     int fd;         /* of the partial file; -1 before _begin */
     int journal_fd; /* opened for appending */
+    bool converted; /* what is published lies under converted_path */
     uint64_t size;
     pthread_mutex_t mu;  /* guards what follows, and the journal */
     struct range *range; /* finished bytes: sorted, disjoint, not touching */
@@ -121,10 +122,12 @@ enum hd_err hd_target_open(struct hd_target **out, const char *models, const cha
             t->partial_path = NULL;
         if (asprintf(&t->journal_path, "%s.partial.journal", t->final_path) < 0)
             t->journal_path = NULL;
+        if (asprintf(&t->converted_path, "%s.converted.partial", t->final_path) < 0)
+            t->converted_path = NULL;
     }
     if (asprintf(&t->lock_path, "%s/.%s.lock", models, file) < 0)
         t->lock_path = NULL;
-    if (!t->models || !t->partial_path || !t->journal_path || !t->lock_path)
+    if (!t->models || !t->partial_path || !t->journal_path || !t->lock_path || !t->converted_path)
         err = hd_fail(msg, HD_ERR_NOMEM, "pull: out of memory");
     if (!err)
         err = lock(t, msg);
@@ -161,6 +164,7 @@ void hd_target_close(struct hd_target *t)
     free(t->partial_path);
     free(t->journal_path);
     free(t->lock_path);
+    free(t->converted_path);
     free(t);
 }
 
@@ -511,25 +515,21 @@ bool hd_target_clone(struct hd_target *t, int fd)
 
 /* ------------------------------------------------------------------------- finishing */
 
-enum hd_err hd_target_hash(struct hd_target *t, char hex[65],
-                           enum hd_err (*tick)(uint64_t done, void *ud), void *ud,
-                           struct hd_errmsg *msg)
+static enum hd_err hash_fd(int fd, uint64_t size, char hex[65],
+                           enum hd_err (*tick)(uint64_t done, void *ud), void *ud)
 {
     struct hd_sha256 *sha = NULL;
     char *block = malloc(HASH_STEP);
     enum hd_err err = block ? hd_sha256_new(&sha) : HD_ERR_NOMEM;
-    if (err) {
-        free(block);
-        return hd_fail(msg, err, "pull: %s", hd_err_text(err));
-    }
-    posix_fadvise(t->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+    if (!err)
+        posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     uint64_t at = 0;
-    while (!err && at < t->size) {
-        ssize_t n = pread(t->fd, block, HASH_STEP, (off_t)at);
+    while (!err && at < size) {
+        ssize_t n = pread(fd, block, HASH_STEP, (off_t)at);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
-            err = io_failed(t, t->partial_path, msg);
+            err = HD_ERR_IO;
             break;
         }
         hd_sha256_update(sha, block, (size_t)n);
@@ -544,11 +544,48 @@ enum hd_err hd_target_hash(struct hd_target *t, char hex[65],
     return err;
 }
 
+enum hd_err hd_target_hash(struct hd_target *t, char hex[65],
+                           enum hd_err (*tick)(uint64_t done, void *ud), void *ud,
+                           struct hd_errmsg *msg)
+{
+    enum hd_err err = hash_fd(t->fd, t->size, hex, tick, ud);
+    if (err == HD_ERR_IO)
+        return io_failed(t, t->partial_path, msg);
+    return err ? hd_fail(msg, err, "pull: %s", hd_err_text(err)) : HD_OK;
+}
+
+enum hd_err hd_target_convert(struct hd_target *t,
+                              enum hd_err (*fn)(int fd, const char *path, struct hd_errmsg *msg),
+                              uint64_t *size, char hex[65], struct hd_errmsg *msg)
+{
+    struct stat st;
+    int fd = open(t->converted_path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    enum hd_err err = fd < 0 ? io_failed(t, t->converted_path, msg) : fn(fd, t->partial_path, msg);
+    if (!err && (fsync(fd) || fstat(fd, &st)))
+        err = io_failed(t, t->converted_path, msg);
+    if (!err) {
+        *size = (uint64_t)st.st_size;
+        err = hash_fd(fd, *size, hex, NULL, NULL);
+        if (err)
+            hd_fail(msg, err, "%s: %s", t->converted_path, hd_err_text(err));
+    }
+    if (fd >= 0)
+        close(fd);
+    t->converted = !err;
+    if (err)
+        unlink(t->converted_path);
+    return err;
+}
+
 enum hd_err hd_target_publish(struct hd_target *t, struct hd_errmsg *msg)
 {
-    if (fsync(t->fd) || rename(t->partial_path, t->final_path))
+    const char *from = t->converted ? t->converted_path : t->partial_path;
+    if (fsync(t->fd) || rename(from, t->final_path))
         return io_failed(t, t->final_path, msg);
     close_files(t);
+    if (t->converted)
+        unlink(t->partial_path);
+    t->converted = false;
     unlink(t->journal_path);
     sync_folder(t->models);
     return HD_OK;

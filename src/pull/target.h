@@ -67,7 +67,12 @@ bool hd_target_failed(const struct hd_target *target);
 enum hd_err hd_target_hash(struct hd_target *target, char hex[65],
                            enum hd_err (*tick)(uint64_t done, void *ud), void *ud,
                            struct hd_errmsg *msg);
-/* Gives the file its final name and removes the journal. */
+/* Makes what will be published out of the partial file: fn writes it to fd. Its size and SHA-256 go
+ * to *size and hex. The partial file stays until _publish. */
+enum hd_err hd_target_convert(struct hd_target *target,
+                              enum hd_err (*fn)(int fd, const char *path, struct hd_errmsg *msg),
+                              uint64_t *size, char hex[65], struct hd_errmsg *msg);
+/* Gives the file, or what was made of it, its final name and removes the journal. */
 enum hd_err hd_target_publish(struct hd_target *target, struct hd_errmsg *msg);
 /* Tries to make the partial file share the blocks of fd (same file system, copy on write); false
  * where that cannot be. */
