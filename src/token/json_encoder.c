@@ -244,7 +244,7 @@ static enum hd_err read_unigram(struct hd_tokenizer *tok, json_t *model, struct 
             return hd_fail(msg, HD_ERR_FORMAT, "tokenizer.json: model.vocab[%zu]: no [text, score]",
                            id);
         if ((int32_t)id == tok->unigram.unk)
-            flags = HD_TOKEN_ADDED | HD_TOKEN_CONTROL;
+            flags = HD_TOKEN_CONTROL; /* matches no text, whatever added_tokens says */
         enum hd_err err =
             hd_token__unigram_set(tok, id, piece, strlen(piece), json_number_value(score), flags);
         if (err)

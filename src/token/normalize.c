@@ -176,7 +176,7 @@ static void strip_accents(struct hd_buf *out, const char *text, size_t len)
     for (size_t i = 0; i < len;) {
         unsigned c;
         size_t step = hd_utf8_decode(&c, text + i, len - i, NULL);
-        if (u_charType((UChar32)c) != U_NON_SPACING_MARK)
+        if (!(U_GET_GC_MASK((UChar32)c) & U_GC_M_MASK))
             hd_buf_append(out, text + i, step);
         i += step ? step : 1;
     }

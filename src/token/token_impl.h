@@ -159,7 +159,7 @@ enum hd_token__norm_kind {
     HD_NORM_FORM,          /* NFC and its kin */
     HD_NORM_LOWERCASE,     /* character by character, as Rust's to_lowercase */
     HD_NORM_STRIP,         /* white space at the ends */
-    HD_NORM_STRIP_ACCENTS, /* nonspacing marks go */
+    HD_NORM_STRIP_ACCENTS, /* combining marks go */
     HD_NORM_REPLACE,       /* every match of a pattern */
     HD_NORM_PREPEND,       /* in front of a text that is not empty */
     HD_NORM_CHARSMAP,      /* the tokenizer's charsmap, as the tokenizers library applies it */
@@ -267,9 +267,9 @@ struct hd_token__unigram {
     int32_t byte[256]; /* ids of <0x00> …; -1 without byte fallback */
     bool byte_fallback;
     size_t max_piece;
-    /* Splitting before the lattice: at white space, and before each ▁ (where no piece has one
-     * inside). */
-    bool white_split, meta_split;
+    /* Splitting before the lattice: at white space, and before each ▁; with whole_text, as
+     * sentencepiece, only where no piece has a ▁ inside, so that it changes nothing but time. */
+    bool white_split, meta_split, whole_text;
     enum hd_token__prepend prepend;
 };
 enum hd_err hd_token__unigram_set(struct hd_tokenizer *tok, size_t id, const char *piece,

@@ -69,7 +69,7 @@ enum hd_err hd_token__unigram_finish(struct hd_tokenizer *tok)
             least = uni->score[id];
         if (entry->len > uni->max_piece)
             uni->max_piece = entry->len;
-        if (has_inner_mark(bytes, entry->len))
+        if (uni->whole_text && has_inner_mark(bytes, entry->len))
             uni->meta_split = false;
         err = hd_token__trie_add(&tok->trie, -1, bytes, entry->len, (int32_t)id);
     }

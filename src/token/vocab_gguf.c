@@ -201,7 +201,7 @@ static enum hd_err load_unigram(struct hd_tokenizer *tok, const struct hd_store 
     hd_store_bool(store, "tokenizer.ggml.add_bos_token", &add_bos);
     hd_store_bool(store, "tokenizer.ggml.add_eos_token", &add_eos);
     tok->unigram.prepend = HD_PREPEND_NEVER;
-    tok->unigram.meta_split = true;
+    tok->unigram.meta_split = tok->unigram.whole_text = true;
     enum hd_err err = read_charsmap(tok, store, msg);
     if (!err)
         err = hd_token__norm_push(tok, &norm);
