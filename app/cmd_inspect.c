@@ -83,6 +83,9 @@ static json_t *types(const struct hd_store *store)
                             json_pack("{s:I,s:I,s:b}", "tensors", count + 1, "bytes",
                                       bytes + (json_int_t)tensor->bytes, "readable",
                                       tensor->dtype != HD_STORE_UNREAD));
+        if (tensor->dtype == HD_STORE_UNREAD && tensor->advice)
+            json_object_set_new(json_object_get(out, tensor->type_name), "advice",
+                                json_string(tensor->advice));
     }
     return out;
 }
@@ -251,10 +254,12 @@ static void print_text(json_t *all)
     puts("types");
     json_object_foreach(json_object_get(all, "types"), key, value)
     {
-        printf("  %-8s %6lld tensors  %10.3f MB%s\n", key,
+        const char *advice = json_string_value(json_object_get(value, "advice"));
+        bool readable = json_is_true(json_object_get(value, "readable"));
+        printf("  %-8s %6lld tensors  %10.3f MB%s%s%s\n", key,
                (long long)json_integer_value(json_object_get(value, "tensors")),
                (double)json_integer_value(json_object_get(value, "bytes")) / 1e6,
-               json_is_true(json_object_get(value, "readable")) ? "" : "  not supported");
+               readable ? "" : "  not supported", advice ? ": " : "", advice ? advice : "");
     }
     puts("metadata");
     json_object_foreach(json_object_get(all, "metadata"), key, value)

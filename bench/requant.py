@@ -32,7 +32,7 @@ import f32_twin  # noqa: E402
 
 TYPES = "Q2_K Q3_K_M Q4_0 Q5_K_M Q6_K Q8_0 IQ4_XS IQ3_S IQ2_S".split()
 WITH_IMATRIX = ("IQ", "Q2_", "Q3_")
-TEXTS, LENGTH, TWIN_LENGTH = ("en-story", "zh-handbook", "code-c"), 48, 24
+TEXTS, LENGTH, TWIN_LENGTH = ("en-story", "zh-handbook"), 24, 12
 
 
 def run(cmd, **kw):

@@ -4,6 +4,7 @@
  *
  * Version 2 has the same layout and is read too. A tensor's offset counts from the start of the
  * data section, which begins at the next multiple of general.alignment. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -105,6 +106,11 @@ static enum hd_err read_info(struct hd_store *store, struct hd_store__reader *re
     const struct hd_dtype_info *info = type < HD_OWN_TYPES ? hd_dtype_info((int)type) : NULL;
     tensor->dtype = info ? (enum hd_dtype)type : HD_STORE_UNREAD;
     tensor->type_name = info ? info->name : hd_dtype_gguf_name((int)type);
+    if (!strcmp(tensor->type_name, "unknown")) {
+        int n = snprintf(shown, sizeof shown, "type %u", type);
+        if (!(tensor->type_name = hd_store__strdup(store, shown, (size_t)n)))
+            return hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", store->path);
+    }
     tensor->advice = info ? NULL : hd_dtype_gguf_advice((int)type);
     tensor->name = hd_store__strdup(store, name, len);
     return tensor->name ? HD_OK : hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", store->path);

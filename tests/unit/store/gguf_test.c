@@ -334,6 +334,11 @@ static void lists_types_it_does_not_read(void **state)
     assert_says(&msg, "IQ4_KS: not supported (a type of ik_llama.cpp");
     hd_store_close(store);
     hd_buf_dispose(&buf);
+    one_tensor(&buf, 1, (uint64_t[]){256}, 777, 0);
+    assert_int_equal(open_bytes(&store, folder, buf.data, buf.len, &msg), 0);
+    assert_string_equal(hd_store_tensor_at(store, 0)->type_name, "type 777");
+    hd_store_close(store);
+    hd_buf_dispose(&buf);
     remove_folder(folder);
 }
 
