@@ -46,13 +46,14 @@ void hd_map_close(struct hd_map *map)
     *map = (struct hd_map){.fd = -1};
 }
 
-void hd_map_drop(const void *data, size_t bytes)
+void hd_map_advise(const void *data, size_t bytes, bool wanted)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = ((uintptr_t)data + page - 1) / page * page;
-    uintptr_t end = ((uintptr_t)data + bytes) / page * page;
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = (uintptr_t)data;
+    uintptr_t end = begin + bytes;
+    begin = (wanted ? begin : begin + page - 1) / page * page;
+    end = (wanted ? end + page - 1 : end) / page * page;
     if (end > begin)
-        madvise((void *)begin, end - begin, MADV_DONTNEED);
+        madvise((void *)begin, end - begin, wanted ? MADV_WILLNEED : MADV_DONTNEED);
 }
 
 enum hd_err hd_fd_read(char **out, size_t *out_len, int fd, size_t max, struct hd_errmsg *msg)

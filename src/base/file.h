@@ -16,8 +16,9 @@ struct hd_map {
 };
 enum hd_err hd_map_open(struct hd_map *out, const char *path, struct hd_errmsg *msg);
 void hd_map_close(struct hd_map *map);
-/* Lets the whole pages within a piece of a map go from memory; they are read again if touched. */
-void hd_map_drop(const void *data, size_t bytes);
+/* Says that a piece of a map is wanted soon (the kernel reads ahead), or not any more: its whole
+ * pages go from memory, and are read again if touched. */
+void hd_map_advise(const void *data, size_t bytes, bool wanted);
 
 /* Reads a whole file of at most max bytes; *out is owned, NUL-terminated. */
 enum hd_err hd_file_read(char **out, size_t *out_len, const char *path, size_t max,

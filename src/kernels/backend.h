@@ -82,6 +82,20 @@ enum hd_err hd_weight_new(struct hd_weight **out, const struct hd_backend *backe
                           enum hd_dtype dtype, int64_t n_in, int64_t n_out, int64_t n_matrix,
                           const void *data, unsigned usage, struct hd_pool *pool,
                           struct hd_errmsg *msg);
+/* Rows that lie nowhere as the weight wants them and are made when they are read. */
+struct hd_weight_source {
+    /* Blocks [block, block + n_block) of the rows [row, row + n_row) of one matrix, row after row
+     * into out. Any thread, any number of times, the same bytes each time. */
+    void (*read)(const struct hd_weight_source *source, void *out, int64_t matrix, int64_t row,
+                 int64_t n_row, int64_t block, int64_t n_block);
+    /* What lies behind it is wanted soon, or not any more. */
+    void (*advise)(const struct hd_weight_source *source, bool wanted);
+};
+/* The same from a source, which must live as long as the weight; no HD_WEIGHT_EMBED. */
+enum hd_err hd_weight_new_from(struct hd_weight **out, const struct hd_backend *backend,
+                               enum hd_dtype dtype, int64_t n_in, int64_t n_out, int64_t n_matrix,
+                               const struct hd_weight_source *source, unsigned usage,
+                               struct hd_pool *pool, struct hd_errmsg *msg);
 void hd_weight_free(struct hd_weight *weight); /* NULL is fine */
 /* Element j of the weight's rows belongs to input order[j] (GPTQ's act-order). Borrowed, n_in
  * entries; obeyed by hd_op_matmul alone. */

@@ -75,7 +75,8 @@ struct hd_weight {
     unsigned usage;
     int64_t n_in, n_out, n_matrix;
     size_t row_bytes;
-    const uint8_t *data;  /* borrowed: rows as in the file */
+    const uint8_t *data;                   /* borrowed: rows as in the file */
+    const struct hd_weight_source *source; /* borrowed; then data is NULL */
     const int32_t *order; /* borrowed: which input each element of a row belongs to, or NULL */
     /* The copy that products read: the vector back ends' layout (x86/pack.h), in ref the rows as
      * they are (HD_WEIGHT_COPY). packed_bytes 0: there is none. */

@@ -95,6 +95,8 @@ static void make_parts(const struct hd_weight *w, size_t begin, size_t end)
 static void set_ready(const struct hd_weight *w)
 {
     struct hd_weight_fill *f = w->fill;
+    if (w->source)
+        w->source->advise(w->source, false);
     if (w->packed_bytes && w->usage & HD_WEIGHT_MAPPED && !(w->usage & HD_WEIGHT_EMBED))
         advise_source(w, true, MADV_DONTNEED);
     pthread_mutex_lock(&f->mu);
@@ -169,6 +171,8 @@ void hd_weight_place_made(struct hd_weight *w, void *memory, atomic_size_t *prog
 
 void hd_weight_read_ahead(const struct hd_weight *w)
 {
+    if (w->source)
+        w->source->advise(w->source, true);
     if (w->usage & HD_WEIGHT_MAPPED)
         advise_source(w, false, MADV_WILLNEED);
 }
@@ -180,7 +184,7 @@ static enum hd_err plan_copy(struct hd_weight *w, struct hd_errmsg *msg)
         return HD_OK;
     if (w->backend->ops->weight_plan) {
         err = w->backend->ops->weight_plan(w, msg);
-    } else if (w->usage & HD_WEIGHT_COPY) {
+    } else if (w->usage & HD_WEIGHT_COPY && !w->source) {
         w->packed_bytes = source_bytes(w);
         w->n_part = (w->packed_bytes + PLAIN_PART - 1) / PLAIN_PART;
     }
@@ -201,26 +205,19 @@ static enum hd_err plan_copy(struct hd_weight *w, struct hd_errmsg *msg)
 
 /* --- life ------------------------------------------------------------------------------------ */
 
-enum hd_err hd_weight_new(struct hd_weight **out, const struct hd_backend *backend,
-                          enum hd_dtype dtype, int64_t n_in, int64_t n_out, int64_t n_matrix,
-                          const void *data, unsigned usage, struct hd_pool *pool,
-                          struct hd_errmsg *msg)
+/* `made`: all of it but how far its copy has come. */
+static enum hd_err new_weight(struct hd_weight **out, struct hd_weight made, struct hd_pool *pool,
+                              struct hd_errmsg *msg)
 {
     *out = NULL;
     struct hd_weight *w = calloc(1, sizeof *w);
     if (!w)
         return hd_fail(msg, HD_ERR_NOMEM, "weight: out of memory");
-    *w = (struct hd_weight){.backend = backend,
-                            .dtype = dtype,
-                            .usage = usage,
-                            .n_in = n_in,
-                            .n_out = n_out,
-                            .n_matrix = n_matrix,
-                            .data = data};
+    *w = made;
     enum hd_err err = check_shape(w, msg);
     if (!err)
         err = plan_copy(w, msg);
-    if (!err && w->fill && !(usage & HD_WEIGHT_LAZY)) {
+    if (!err && w->fill && !(w->usage & HD_WEIGHT_LAZY)) {
         w->packed = hd_pages_new(w->packed_bytes);
         if (w->packed)
             hd_weight_finish(w, pool);
@@ -233,6 +230,36 @@ enum hd_err hd_weight_new(struct hd_weight **out, const struct hd_backend *backe
     }
     *out = w;
     return HD_OK;
+}
+
+enum hd_err hd_weight_new(struct hd_weight **out, const struct hd_backend *backend,
+                          enum hd_dtype dtype, int64_t n_in, int64_t n_out, int64_t n_matrix,
+                          const void *data, unsigned usage, struct hd_pool *pool,
+                          struct hd_errmsg *msg)
+{
+    const struct hd_weight made = {.backend = backend,
+                                   .dtype = dtype,
+                                   .usage = usage,
+                                   .n_in = n_in,
+                                   .n_out = n_out,
+                                   .n_matrix = n_matrix,
+                                   .data = data};
+    return new_weight(out, made, pool, msg);
+}
+
+enum hd_err hd_weight_new_from(struct hd_weight **out, const struct hd_backend *backend,
+                               enum hd_dtype dtype, int64_t n_in, int64_t n_out, int64_t n_matrix,
+                               const struct hd_weight_source *source, unsigned usage,
+                               struct hd_pool *pool, struct hd_errmsg *msg)
+{
+    const struct hd_weight made = {.backend = backend,
+                                   .dtype = dtype,
+                                   .usage = usage,
+                                   .n_in = n_in,
+                                   .n_out = n_out,
+                                   .n_matrix = n_matrix,
+                                   .source = source};
+    return new_weight(out, made, pool, msg);
 }
 
 void hd_weight_free(struct hd_weight *w)

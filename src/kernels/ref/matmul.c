@@ -10,9 +10,17 @@ enum {
     CHUNK = 64, /* output columns per task */
 };
 
+/* At least the bytes of a row of n_in elements of any type: no type takes more than F32, no block
+ * is longer than 256. */
+static size_t blocks_bytes(int64_t n_in)
+{
+    return hd_round_up((size_t)n_in, 256) * sizeof(float);
+}
+
 size_t hd_ref_product_scratch(int64_t n_in)
 {
-    return hd_round_up((size_t)n_in, LANES) * ROWS * sizeof(float);
+    /* The rows as numbers; before that, as blocks, where they come from a source. */
+    return hd_round_up((size_t)n_in, LANES) * ROWS * sizeof(float) + ROWS * blocks_bytes(n_in);
 }
 
 /* Sum of the partial sums, halves added to halves. */
@@ -48,11 +56,17 @@ void hd_ref_product(const struct hd_ref_product *p, int64_t begin, int64_t end, 
     const struct hd_weight *w = p->w;
     const struct hd_dtype_info *info = hd_dtype_info(w->dtype);
     size_t stride = hd_round_up((size_t)w->n_in, LANES);
-    const uint8_t *matrix = hd_weight_rows(w) + (size_t)p->matrix * (size_t)w->n_out * w->row_bytes;
+    uint8_t *blocks = (uint8_t *)(scratch + stride * ROWS);
     for (int64_t o = begin; o < end; o += ROWS) {
         int64_t rows = end - o < ROWS ? end - o : ROWS;
+        const uint8_t *from = blocks;
+        if (w->source)
+            w->source->read(w->source, blocks, p->matrix, o, rows, 0,
+                            (int64_t)w->row_bytes / info->block_bytes);
+        else
+            from = hd_weight_rows(w) + (size_t)(p->matrix * w->n_out + o) * w->row_bytes;
         for (int64_t r = 0; r < rows; r++)
-            info->dequantise(scratch + (size_t)r * stride, matrix + (size_t)(o + r) * w->row_bytes,
+            info->dequantise(scratch + (size_t)r * stride, from + (size_t)r * w->row_bytes,
                              w->n_in);
         for (int64_t i = 0; i < p->n; i++) {
             float sum[ROWS];

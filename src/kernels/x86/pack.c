@@ -286,11 +286,9 @@ static void put_float_codes(uint8_t *out, const struct hd_weight *w, const uint8
 /* --- the whole weight --------------------------------------------------------------------------
  */
 
-void hd_pack_panel_to(uint8_t *out, const struct hd_weight *w, int64_t matrix, int64_t panel)
+/* A panel of the rows `row`, w->row_bytes apart, the first n_in elements of each. */
+static void pack_rows(uint8_t *out, const struct hd_weight *w, const uint8_t *row, int n_row)
 {
-    const uint8_t *row = w->data + (size_t)(matrix * w->n_out + panel * HD_PANEL) * w->row_bytes;
-    int64_t left = w->n_out - panel * HD_PANEL;
-    int n_row = left < HD_PANEL ? (int)left : HD_PANEL;
     if (w->pack->is_float) {
         (w->pack->unit > 1 ? put_float_codes : put_floats)(out, w, row, n_row);
         return;
@@ -306,6 +304,35 @@ void hd_pack_panel_to(uint8_t *out, const struct hd_weight *w, int64_t matrix, i
             take_unit(&rows[r], w->pack, row + (size_t)r * w->row_bytes, u, w->n_in);
         put_unit(out + (size_t)u * (size_t)w->pack->unit_bytes, w->pack, rows);
     }
+}
+
+/* Piece by piece: as if the panel were that of a matrix as wide as a unit. */
+static void pack_source(uint8_t *out, const struct hd_weight *w, int64_t matrix, int64_t row,
+                        int n_row)
+{
+    enum { FLOATS = 64, BLOCK_BYTES = 256 };
+    const struct hd_dtype_info *info = hd_dtype_info(w->dtype);
+    uint8_t rows[HD_PANEL * BLOCK_BYTES];
+    struct hd_weight piece = *w;
+    int64_t step = w->pack->unit > 1 ? w->pack->unit : FLOATS;
+    for (int64_t i = 0; i < w->n_in; i += step) {
+        piece.n_in = w->n_in - i < step ? w->n_in - i : step;
+        piece.row_bytes = hd_dtype_row_bytes(w->dtype, piece.n_in);
+        w->source->read(w->source, rows, matrix, row, n_row, i / info->block,
+                        (int64_t)piece.row_bytes / info->block_bytes);
+        pack_rows(out, &piece, rows, n_row);
+        out += hd_pack_panel_bytes(&piece);
+    }
+}
+
+void hd_pack_panel_to(uint8_t *out, const struct hd_weight *w, int64_t matrix, int64_t panel)
+{
+    int64_t row = panel * HD_PANEL, left = w->n_out - row;
+    int n_row = left < HD_PANEL ? (int)left : HD_PANEL;
+    if (w->source)
+        pack_source(out, w, matrix, row, n_row);
+    else
+        pack_rows(out, w, w->data + (size_t)(matrix * w->n_out + row) * w->row_bytes, n_row);
 }
 
 void hd_pack_part(const struct hd_weight *w, size_t begin, size_t end)

@@ -205,6 +205,69 @@ static void order_is_obeyed(void **state)
     }
 }
 
+struct memory_source {
+    struct hd_weight_source source;
+    const uint8_t *data;
+    size_t row_bytes, block_bytes;
+    int64_t n_out;
+};
+
+static void read_memory(const struct hd_weight_source *source, void *out, int64_t matrix,
+                        int64_t row, int64_t n_row, int64_t block, int64_t n_block)
+{
+    const struct memory_source *m = (const struct memory_source *)source;
+    size_t n = (size_t)n_block * m->block_bytes;
+    for (int64_t i = 0; i < n_row; i++)
+        memcpy((uint8_t *)out + (size_t)i * n,
+               m->data + (size_t)(matrix * m->n_out + row + i) * m->row_bytes +
+                   (size_t)block * m->block_bytes,
+               n);
+}
+
+static void advise_nothing(const struct hd_weight_source *source, bool wanted)
+{
+}
+
+/* Rows that are made when they are read give the same bits as rows in memory. */
+static void sources_give_the_same_bits(void **state)
+{
+    enum { N_IN = 1280, N_OUT = 37, MATRICES = 3, N = 5 };
+    FOR_EACH_BACKEND(p)
+    {
+        for (int t = 0; t < 2 * N_WEIGHT_TYPE; t++) {
+            enum hd_dtype type = weight_types[t / 2];
+            const struct hd_backend *b = t % 2 ? p.ref : p.b;
+            uint8_t *blocks = random_blocks(&p.rng, type, MATRICES * N_IN * N_OUT);
+            const struct memory_source source = {{read_memory, advise_nothing},
+                                                 blocks,
+                                                 hd_dtype_row_bytes(type, N_IN),
+                                                 (size_t)hd_dtype_info(type)->block_bytes,
+                                                 N_OUT};
+            float *x = random_floats(&p.rng, N * MATRICES * N_IN), *y[2];
+            for (int i = 0; i < 2; i++) {
+                struct hd_weight *w;
+                if (i)
+                    assert_int_equal(hd_weight_new_from(&w, b, type, N_IN, N_OUT, MATRICES,
+                                                        &source.source, HD_WEIGHT_MATMUL, p.three,
+                                                        NULL),
+                                     HD_OK);
+                else
+                    w = weight_new(&p, b, type, N_IN, N_OUT, MATRICES, blocks);
+                struct hd_tensor tx = tensor_new(b, HD_F32, N_IN, MATRICES, N, 1, x);
+                struct hd_tensor ty = tensor_new(b, HD_F32, N_OUT, MATRICES, N, 1, NULL);
+                hd_op_matmul_heads(t % 2 ? p.s_ref : p.s, ty, w, tx, HD_FORM_DECODE);
+                y[i] = tensor_take(&ty);
+                tensor_free(&tx), tensor_free(&ty);
+                hd_weight_free(w);
+            }
+            if (memcmp(y[0], y[1], N * MATRICES * N_OUT * sizeof(float)) != 0)
+                fail_msg("%s, %s: rows from a source", hd_dtype_info(type)->name,
+                         hd_backend_name(b));
+            free(blocks), free(x), free(y[0]), free(y[1]);
+        }
+    }
+}
+
 static void extremes_do_not_saturate(void **state)
 {
     static const enum hd_dtype types[] = {HD_Q4_0, HD_Q5_0, HD_Q8_0,   HD_Q4_K,
@@ -534,6 +597,7 @@ int main(void)
         cmocka_unit_test(matmul_matches_ref),
         cmocka_unit_test(rows_may_end_within_a_block),
         cmocka_unit_test(order_is_obeyed),
+        cmocka_unit_test(sources_give_the_same_bits),
         cmocka_unit_test(extremes_do_not_saturate),
         cmocka_unit_test(massive_elements_do_not_crush_their_block),
         cmocka_unit_test(matmul_rows_are_invariant),
