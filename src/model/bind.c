@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "base/checked.h"
-#include "base/file.h"
 #include "model/model_impl.h"
 
 static const struct {
@@ -112,19 +111,6 @@ static enum hd_err make_weight(struct hd_weight **out, struct hd_binder *b, enum
     return err;
 }
 
-/* The rows of a matrix in parts, and the file's pages let go. */
-static enum hd_err read_parts(void *out, const struct hd_binder *b, const struct hd_store_tensor *t,
-                              const int32_t *order)
-{
-    enum hd_err err = hd_parts__rows(out, t, order, b->pool);
-    if (err)
-        return hd_fail(b->msg, err, "%s: tensor %s: %s", hd_store_path(b->model->store), t->name,
-                       err == HD_ERR_FORMAT ? "a value or a scale that is no number"
-                                            : hd_err_text(err));
-    hd_parts__drop(t);
-    return HD_OK;
-}
-
 enum hd_err hd_bind__own_weight(struct hd_weight **out, struct hd_binder *b, enum hd_dtype dtype,
                                 int64_t n_in, int64_t n_out, int64_t n_matrix, void *data,
                                 unsigned usage)
@@ -139,46 +125,60 @@ enum hd_err hd_bind__own_weight(struct hd_weight **out, struct hd_binder *b, enu
     return err;
 }
 
-enum hd_err hd_bind__rows(void **out, const struct hd_binder *b, const struct hd_store_tensor *t,
-                          const int32_t *order)
+enum hd_err hd_bind__parts(struct hd_weight **out, struct hd_binder *b, enum hd_dtype dtype,
+                           int64_t n_in, int64_t n_out, int64_t n_matrix, struct hd_parts *parts,
+                           unsigned usage)
 {
-    size_t bytes;
-    if (!hd_mul(&bytes, hd_dtype_row_bytes(t->dtype, t->ne[0]), (size_t)t->ne[1]))
-        return HD_ERR_LIMIT;
-    *out = malloc(bytes);
-    if (!*out)
-        return hd_fail(b->msg, HD_ERR_NOMEM, "%s: no memory for tensor %s (%zu bytes)",
-                       hd_store_path(b->model->store), t->name, bytes);
-    enum hd_err err = read_parts(*out, b, t, order);
-    if (err) {
-        free(*out);
-        *out = NULL;
+    struct hd_weight *w = NULL;
+    *out = NULL;
+    if (!parts)
+        return hd_fail(b->msg, HD_ERR_NOMEM, "%s: out of memory", hd_store_path(b->model->store));
+    enum hd_err err = hd_model__own(b->model, HD_OWNED_HOST, parts);
+    if (!err)
+        err = hd_weight_new_from(&w, b->model->backend, dtype, n_in, n_out, n_matrix,
+                                 &parts->source, usage | b->usage, b->pool, b->msg);
+    if (!err)
+        err = hd_model__own(b->model, HD_OWNED_WEIGHT, w);
+    if (!err) {
+        hd_weight_set_order(w, parts->order);
+        *out = w;
     }
     return err;
 }
 
-/* A matrix in parts becomes rows of our own. */
+/* Rows of embeddings are looked up one by one, so they are laid out at once. */
+static enum hd_err embed_parts(struct hd_weight **out, struct hd_binder *b,
+                               const struct hd_store_tensor *t, unsigned usage)
+{
+    size_t bytes;
+    if (!hd_mul(&bytes, hd_dtype_row_bytes(t->dtype, t->ne[0]), (size_t)t->ne[1]))
+        return HD_ERR_LIMIT;
+    if (t->quant->g_idx)
+        return hd_fail(b->msg, HD_ERR_UNSUPPORTED, "%s: tensor %s: embeddings with desc_act",
+                       hd_store_path(b->model->store), t->name);
+    void *rows = malloc(bytes);
+    if (!rows)
+        return hd_fail(b->msg, HD_ERR_NOMEM, "%s: no memory for tensor %s (%zu bytes)",
+                       hd_store_path(b->model->store), t->name, bytes);
+    hd_parts__rows(rows, t, NULL, b->pool);
+    return hd_bind__own_weight(out, b, t->dtype, t->ne[0], t->ne[1], 1, rows, usage);
+}
+
 static enum hd_err bind_parts(struct hd_weight **out, struct hd_binder *b,
                               const struct hd_store_tensor *t, unsigned usage)
 {
     int32_t *order = NULL;
-    void *rows;
+    if (usage & HD_WEIGHT_EMBED)
+        return embed_parts(out, b, t, usage);
     enum hd_err err = hd_parts__order(&order, t);
-    if (!err && order && usage & HD_WEIGHT_EMBED)
-        err = hd_fail(b->msg, HD_ERR_UNSUPPORTED, "%s: tensor %s: embeddings with desc_act",
-                      hd_store_path(b->model->store), t->name);
-    if (!err)
-        err = hd_bind__rows(&rows, b, t, order);
-    if (!err)
-        err = hd_bind__own_weight(out, b, t->dtype, t->ne[0], t->ne[1], 1, rows, usage);
-    if (err) {
-        free(order);
-        return err;
+    if (!err && order)
+        err = hd_model__own(b->model, HD_OWNED_HOST, order);
+    struct hd_parts *parts = err ? NULL : hd_parts__new(1);
+    if (parts) {
+        parts->t[0] = t;
+        parts->order = order;
     }
-    if (!order)
-        return HD_OK;
-    hd_weight_set_order(*out, order);
-    return hd_model__own(b->model, HD_OWNED_HOST, order);
+    return err ? err : hd_bind__parts(out, b, t->dtype, t->ne[0], t->ne[1], 1, parts, usage);
 }
 
 enum hd_err hd_bind__matrix(struct hd_weight **out, struct hd_binder *b, enum hd_role role,
@@ -232,7 +232,6 @@ enum hd_err hd_bind__experts(struct hd_weight **out, struct hd_binder *b, enum h
     const struct hd_hparams *hp = &b->model->hp;
     const struct hd_store_tensor *t;
     char name[160];
-    size_t total;
     enum hd_err err;
     if (hd_store_format(b->model->store) == HD_STORE_GGUF) {
         err = hd_bind__need(&t, b, role, layer, n_in, n_out, hp->n_expert);
@@ -245,53 +244,35 @@ enum hd_err hd_bind__experts(struct hd_weight **out, struct hd_binder *b, enum h
     err = check_experts(&t, b, role, layer, (int64_t[3]){n_in, n_out, 1});
     if (err)
         return err;
-    size_t each;
-    if (!hd_mul(&each, hd_dtype_row_bytes(t->dtype, n_in), (size_t)n_out) ||
-        !hd_mul(&total, each, (size_t)hp->n_expert))
-        return HD_ERR_LIMIT;
     b->model->bytes_per_token += t->bytes * (size_t)hp->n_expert_used;
-    char *data = malloc(total);
-    if (!data)
-        return hd_fail(b->msg, HD_ERR_NOMEM,
-                       "%s: no memory for the experts of layer %d (%zu bytes)",
-                       hd_store_path(b->model->store), layer, total);
-    for (int e = 0; e < hp->n_expert && !err; e++) {
-        const struct hd_store_tensor *part =
-            hd_store_tensor(b->model->store, role_name(name, b, role, layer, e));
-        if (part->quant)
-            err = read_parts(data + (size_t)e * each, b, part, NULL);
-        else
-            memcpy(data + (size_t)e * each, part->data, each);
-        if (!part->quant)
-            hd_map_drop(part->data, each);
-    }
-    if (err) {
-        free(data);
-        return err;
-    }
-    return hd_bind__own_weight(out, b, t->dtype, n_in, n_out, hp->n_expert, data, HD_WEIGHT_MATMUL);
+    struct hd_parts *parts = hd_parts__new(hp->n_expert);
+    for (int e = 0; parts && e < hp->n_expert; e++)
+        parts->t[e] = hd_store_tensor(b->model->store, role_name(name, b, role, layer, e));
+    return hd_bind__parts(out, b, t->dtype, n_in, n_out, hp->n_expert, parts, HD_WEIGHT_MATMUL);
 }
 
 /* values: [t->ne[1], t->ne[0]], in the natural order. */
 static enum hd_err floats_of_parts(float *values, const struct hd_binder *b,
                                    const struct hd_store_tensor *t)
 {
-    size_t n_in = (size_t)t->ne[0], row_bytes = hd_dtype_row_bytes(t->dtype, t->ne[0]);
+    size_t n_in = (size_t)t->ne[0], row_bytes = hd_dtype_row_bytes(t->dtype, t->ne[0]), bytes;
     int32_t *order = NULL;
-    void *rows = NULL;
     float *row = malloc(n_in * sizeof *row);
-    enum hd_err err = row ? hd_parts__order(&order, t) : HD_ERR_NOMEM;
+    char *rows = hd_mul(&bytes, row_bytes, (size_t)t->ne[1]) ? malloc(bytes) : NULL;
+    enum hd_err err = row && rows ? hd_parts__order(&order, t) : HD_ERR_NOMEM;
     if (!err)
-        err = hd_bind__rows(&rows, b, t, order);
+        hd_parts__rows(rows, t, order, b->pool);
     for (size_t o = 0; o < (size_t)t->ne[1] && !err; o++) {
-        hd_dtype_info(t->dtype)->dequantise(row, (char *)rows + o * row_bytes, t->ne[0]);
+        hd_dtype_info(t->dtype)->dequantise(row, rows + o * row_bytes, t->ne[0]);
         for (size_t j = 0; j < n_in; j++)
             values[o * n_in + (order ? (size_t)order[j] : j)] = row[j];
     }
     free(row);
     free(rows);
     free(order);
-    return err;
+    return err ? hd_fail(b->msg, err, "%s: no memory for tensor %s", hd_store_path(b->model->store),
+                         t->name)
+               : HD_OK;
 }
 
 enum hd_err hd_bind__floats(float **out, const struct hd_binder *b, const struct hd_store_tensor *t)

@@ -127,22 +127,15 @@ static enum hd_err build_v_b(struct hd_layer *l, struct hd_binder *b,
 {
     const struct hd_hparams *hp = &b->model->hp;
     int64_t nope = hp->qk_nope_head_dim, v = hp->v_head_dim, rank = hp->kv_lora_rank;
-    size_t row = hd_dtype_row_bytes(kv_b->dtype, rank), per_head = row * (size_t)v;
-    void *rows = NULL;
     if (kv_b->quant && kv_b->quant->g_idx)
         return build_v_b_floats(l, b, kv_b);
-    enum hd_err err = kv_b->quant ? hd_bind__rows(&rows, b, kv_b, NULL) : HD_OK;
-    const char *from = kv_b->quant ? rows : kv_b->data;
-    char *data = err ? NULL : malloc(per_head * (size_t)hp->n_head);
-    if (!err && !data)
-        err = hd_fail(b->msg, HD_ERR_NOMEM, "%s: no memory for the absorbed attention weights",
-                      hd_store_path(b->model->store));
-    for (int64_t h = 0; h < hp->n_head && !err; h++)
-        memcpy(data + (size_t)h * per_head, from + (size_t)(h * (nope + v) + nope) * row, per_head);
-    free(rows);
-    return err ? err
-               : hd_bind__own_weight(&l->v_b, b, kv_b->dtype, rank, v, hp->n_head, data,
-                                     HD_WEIGHT_MATMUL);
+    struct hd_parts *parts = hd_parts__new(1);
+    if (parts) {
+        parts->t[0] = kv_b;
+        parts->matrix_rows = nope + v;
+        parts->first_row = nope;
+    }
+    return hd_bind__parts(&l->v_b, b, kv_b->dtype, rank, v, hp->n_head, parts, HD_WEIGHT_MATMUL);
 }
 
 static enum hd_err build_kv_b(struct hd_layer *l, struct hd_binder *b,

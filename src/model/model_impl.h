@@ -149,6 +149,7 @@ enum hd_role {
 };
 enum { HD_OPTIONAL = 1 };
 
+struct hd_parts;
 struct hd_binder {
     struct hd_model *model;
     struct hd_pool *pool;
@@ -178,9 +179,10 @@ enum hd_err hd_bind__experts(struct hd_weight **out, struct hd_binder *b, enum h
 enum hd_err hd_bind__own_weight(struct hd_weight **out, struct hd_binder *b, enum hd_dtype dtype,
                                 int64_t n_in, int64_t n_out, int64_t n_matrix, void *data,
                                 unsigned usage);
-/* The rows of a matrix in parts, in memory that the caller frees. */
-enum hd_err hd_bind__rows(void **out, const struct hd_binder *b, const struct hd_store_tensor *t,
-                          const int32_t *order);
+/* A weight whose rows `parts` reads (it becomes the model's, even on failure). */
+enum hd_err hd_bind__parts(struct hd_weight **out, struct hd_binder *b, enum hd_dtype dtype,
+                           int64_t n_in, int64_t n_out, int64_t n_matrix, struct hd_parts *parts,
+                           unsigned usage);
 enum hd_err hd_bind__upload(struct hd_tensor *out, struct hd_binder *b, const float *values,
                             int64_t n);
 /* Reads a tensor of any type as F32; *out is owned by the caller. */
@@ -188,13 +190,23 @@ enum hd_err hd_bind__floats(float **out, const struct hd_binder *b,
                             const struct hd_store_tensor *t);
 /* Lists the weights that the loader works on; after binding. */
 enum hd_err hd_copies__plan(struct hd_model *model, struct hd_errmsg *msg);
-/* A matrix in parts (parts.c): its rows in the form that t->dtype names. They lie in the order of
- * hd_parts__order, where there is one: element p of a row belongs to input order[p]; *out is owned,
- * NULL for the natural order. FORMAT where a value is no number. */
+/* Rows of matrices that lie in tensors of a Hugging Face folder, one tensor per matrix or all in
+ * one (parts.c). They are read from the file's map whenever they are wanted. */
+struct hd_parts {
+    struct hd_weight_source source; /* first, so that it can be had back from a pointer to it */
+    int64_t n_tensor;
+    /* one tensor for all: row r of matrix m is its row m · matrix_rows + first_row + r */
+    int64_t matrix_rows, first_row;
+    const int32_t *order; /* element p of a row is input order[p] of the tensor; NULL: p */
+    const struct hd_store_tensor *t[];
+};
+/* With room for n_tensor tensors, to be filled in; NULL when out of memory; free() frees it. */
+struct hd_parts *hd_parts__new(int64_t n_tensor);
+/* GPTQ's desc_act: the inputs in the order of their groups, owned; NULL: the natural order. */
 enum hd_err hd_parts__order(int32_t **out, const struct hd_store_tensor *t);
-enum hd_err hd_parts__rows(void *out, const struct hd_store_tensor *t, const int32_t *order,
-                           struct hd_pool *pool);
-void hd_parts__drop(const struct hd_store_tensor *t); /* lets the file's pages go */
+/* All rows of one tensor, as blocks of t->dtype. */
+void hd_parts__rows(void *out, const struct hd_store_tensor *t, const int32_t *order,
+                    struct hd_pool *pool);
 enum hd_err hd_model__own(struct hd_model *model, enum hd_owned_kind kind, void *ptr);
 
 /* --- architectures -------------------------------------------------------------------------- */

@@ -4,22 +4,22 @@
  * AWQ and GPTQ store inputs as rows, so this is a transposition: a strip of outputs at a time, so
  * that a strip's words and rows stay in the cache. */
 #include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
 #include "model/model_impl.h"
 
-enum { STRIP = 64 }; /* outputs per task: whole words of any scheme */
+enum { STRIP = 64 }; /* outputs at a time: whole words of any scheme */
 
-struct job {
-    uint8_t *out;
+/* What is wanted of a tensor: blocks [block, block + n_block) of the rows [row, row + n). */
+struct piece {
+    uint8_t *out; /* rows one after another */
+    size_t stride;
     const struct hd_store_tensor *t;
     const int32_t *order;
-    size_t row_bytes;
-    int block, block_bytes;
-    atomic_bool bad; /* a value is no number */
+    int64_t row, n, block, n_block;
+    int size, bytes; /* of a block */
 };
 
 static uint32_t u32_at(const uint8_t *p, int64_t i)
@@ -56,10 +56,12 @@ static void take_inputs(uint8_t *q, const struct hd_store_tensor *t, int64_t i, 
     const struct hd_store_quant *p = t->quant;
     int64_t n_out = t->ne[1];
     if (p->scheme == HD_SCHEME_AWQ) {
-        for (int64_t j = 0; j < n; j++)
-            q[j] = (uint8_t)(u32_at(p->q, i * (n_out / 8) + (begin + j) / 8) >>
-                                 (4 * awq_nibble[j % 8]) &
-                             15);
+        uint32_t word = 0;
+        for (int64_t j = 0, o = begin; j < n; j++, o++) {
+            if (!j || o % 8 == 0)
+                word = u32_at(p->q, i * (n_out / 8) + o / 8);
+            q[j] = word >> (4 * awq_nibble[o % 8]) & 15;
+        }
         return;
     }
     int per_word = 32 / p->bits, shift = (int)(i % per_word) * p->bits;
@@ -81,38 +83,26 @@ static uint8_t zero_of(const struct hd_store_tensor *t, int64_t group, int64_t o
     return (uint8_t)(word >> (at * p->bits) & (uint32_t)((1 << p->bits) - 1));
 }
 
-/* The scale and zero of block b of the strip's rows; false where a scale is no number. */
-static bool put_scales(struct job *job, int64_t b, int64_t begin, int64_t n)
+/* At most STRIP rows of the piece from row `first` of it on. */
+static void int_strip(const struct piece *p, int64_t first, int64_t n)
 {
-    const struct hd_store_quant *p = job->t->quant;
-    int64_t group = b * job->block / p->group;
-    bool finite = true;
-    for (int64_t j = 0; j < n; j++) {
-        uint8_t *out =
-            job->out + (size_t)(begin + j) * job->row_bytes + (size_t)b * (size_t)job->block_bytes;
-        uint16_t scale = u16_at(p->scale, group * job->t->ne[1] + begin + j);
-        finite = finite && (scale & 0x7c00) != 0x7c00;
-        memcpy(out, &scale, 2);
-        out[2] = zero_of(job->t, group, begin + j);
-    }
-    return finite;
-}
-
-static void int_strip(struct job *job, int64_t begin, int64_t n)
-{
-    const struct hd_store_quant *p = job->t->quant;
-    int64_t n_in = job->t->ne[0];
-    for (int64_t b = 0; b * job->block < n_in; b++) {
-        if (!put_scales(job, b, begin, n))
-            atomic_store(&job->bad, true);
-        for (int k = 0; k < job->block && b * job->block + k < n_in; k++) {
-            int64_t i = b * job->block + k;
-            uint8_t q[STRIP];
-            take_inputs(q, job->t, job->order ? job->order[i] : i, begin, n);
-            uint8_t *out = job->out + (size_t)begin * job->row_bytes +
-                           (size_t)b * (size_t)job->block_bytes + 3;
-            for (int64_t j = 0; j < n; j++, out += job->row_bytes) {
-                if (p->bits == 8)
+    const struct hd_store_tensor *t = p->t;
+    int64_t n_in = t->ne[0], o = p->row + first;
+    uint8_t *rows = p->out + (size_t)first * p->stride;
+    for (int64_t j = 0; j < n; j++)
+        memset(rows + (size_t)j * p->stride, 0, p->stride);
+    for (int64_t b = 0; b < p->n_block; b++, rows += p->bytes) {
+        int64_t begin = (p->block + b) * p->size, group = begin / t->quant->group;
+        for (int64_t j = 0; j < n; j++) {
+            uint8_t *out = rows + (size_t)j * p->stride;
+            memcpy(out, t->quant->scale + 2 * (group * t->ne[1] + o + j), 2);
+            out[2] = zero_of(t, group, o + j);
+        }
+        for (int k = 0; k < p->size && begin + k < n_in; k++) {
+            uint8_t q[STRIP], *out = rows + 3;
+            take_inputs(q, t, p->order ? p->order[begin + k] : begin + k, o, n);
+            for (int64_t j = 0; j < n; j++, out += p->stride) {
+                if (t->quant->bits == 8)
                     out[k] = q[j];
                 else
                     out[k / 2] |= (uint8_t)(q[j] << (k % 2 * 4));
@@ -132,23 +122,21 @@ static float fp8_scale(const struct hd_store_quant *p, int64_t i)
     return p->scale_dtype == HD_BF16 ? hd_bf16_to_f32(h) : hd_f16_to_f32(h);
 }
 
-static void fp8_row(struct job *job, int64_t o)
+/* A block with a NaN among its values gets NaN for a scale: nobody may miss it. */
+static void fp8_row(const struct piece *p, uint8_t *out, int64_t o)
 {
-    const struct hd_store_quant *p = job->t->quant;
-    int64_t n_in = job->t->ne[0], n_scale = n_in / p->group + (n_in % p->group != 0);
-    uint8_t *out = job->out + (size_t)o * job->row_bytes;
-    bool nan = false;
-    for (int64_t i = 0; i < n_in; i += 128, out += 132) {
-        float scale = fp8_scale(p, o / p->group_rows * n_scale + i / p->group);
+    const struct hd_store_quant *quant = p->t->quant;
+    int64_t n_in = p->t->ne[0], n_scale = n_in / quant->group + (n_in % quant->group != 0);
+    for (int64_t i = p->block * 128; i < (p->block + p->n_block) * 128; i += 128, out += 132) {
+        float scale = fp8_scale(quant, o / quant->group_rows * n_scale + i / quant->group);
         size_t n = n_in - i < 128 ? (size_t)(n_in - i) : 128;
-        nan = nan || !isfinite(scale);
-        memcpy(out, &scale, 4);
-        memcpy(out + 4, p->q + o * n_in + i, n);
+        memcpy(out + 4, quant->q + o * n_in + i, n);
+        memset(out + 4 + n, 0, 128 - n);
         for (size_t k = 0; k < n; k++)
-            nan |= (out[4 + k] & 0x7f) == 0x7f;
+            if ((out[4 + k] & 0x7f) == 0x7f)
+                scale = NAN;
+        memcpy(out, &scale, 4);
     }
-    if (nan)
-        atomic_store(&job->bad, true);
 }
 
 static float bnb_scale(const struct hd_store_quant *p, int64_t i)
@@ -160,56 +148,122 @@ static float bnb_scale(const struct hd_store_quant *p, int64_t i)
 }
 
 /* The file has a byte's first element in its high nibble. */
-static void bnb_row(struct job *job, int64_t o)
+static void bnb_row(const struct piece *p, uint8_t *out, int64_t o)
 {
-    const struct hd_store_quant *p = job->t->quant;
-    int64_t n_in = job->t->ne[0];
-    uint8_t *out = job->out + (size_t)o * job->row_bytes;
-    for (int64_t i = 0; i < n_in; i += 64, out += 36) {
-        float scale = bnb_scale(p, (o * n_in + i) / p->group);
-        const uint8_t *q = p->q + (o * n_in + i) / 2;
-        if (!isfinite(scale))
-            atomic_store(&job->bad, true);
+    const struct hd_store_quant *quant = p->t->quant;
+    int64_t n_in = p->t->ne[0];
+    for (int64_t i = p->block * 64; i < (p->block + p->n_block) * 64; i += 64, out += 36) {
+        float scale = bnb_scale(quant, (o * n_in + i) / quant->group);
+        const uint8_t *q = quant->q + (o * n_in + i) / 2;
         memcpy(out, &scale, 4);
         for (int k = 0; k < 32; k++)
             out[4 + k] = (uint8_t)(q[k] >> 4 | q[k] << 4);
     }
 }
 
-/* --- the whole matrix -------------------------------------------------------------------------
+/* --- pieces -----------------------------------------------------------------------------------
  */
 
-static void strips_task(void *ud, size_t begin, size_t end, int thread)
+/* Rows that lie in the file as they are wanted. */
+static void plain_row(const struct piece *p, uint8_t *out, int64_t o)
 {
-    struct job *job = ud;
-    for (int64_t s = (int64_t)begin; s < (int64_t)end; s++) {
-        int64_t first = s * STRIP, left = job->t->ne[1] - first, n = left < STRIP ? left : STRIP;
-        enum hd_store_scheme scheme = job->t->quant->scheme;
-        memset(job->out + (size_t)first * job->row_bytes, 0, (size_t)n * job->row_bytes);
-        if (scheme == HD_SCHEME_AWQ || scheme == HD_SCHEME_GPTQ)
-            int_strip(job, first, n);
-        for (int64_t o = first; o < first + n; o++) {
-            if (scheme == HD_SCHEME_FP8)
-                fp8_row(job, o);
-            else if (scheme == HD_SCHEME_BNB)
-                bnb_row(job, o);
-        }
+    size_t row_bytes = hd_dtype_row_bytes(p->t->dtype, p->t->ne[0]);
+    memcpy(out,
+           (const uint8_t *)p->t->data + (size_t)o * row_bytes +
+               (size_t)p->block * (size_t)p->bytes,
+           p->stride);
+}
+
+static void read_piece(void *out, const struct hd_store_tensor *t, const int32_t *order,
+                       int64_t row, int64_t n, int64_t block, int64_t n_block)
+{
+    const struct hd_dtype_info *info = hd_dtype_info(t->dtype);
+    const struct piece p = {.out = out,
+                            .stride = (size_t)n_block * (size_t)info->block_bytes,
+                            .t = t,
+                            .order = order,
+                            .row = row,
+                            .n = n,
+                            .block = block,
+                            .n_block = n_block,
+                            .size = info->block,
+                            .bytes = info->block_bytes};
+    if (t->quant && (t->quant->scheme == HD_SCHEME_AWQ || t->quant->scheme == HD_SCHEME_GPTQ)) {
+        for (int64_t first = 0; first < n; first += STRIP)
+            int_strip(&p, first, n - first < STRIP ? n - first : STRIP);
+        return;
+    }
+    void (*read_row)(const struct piece *, uint8_t *, int64_t) = !t->quant ? plain_row
+                                                                 : t->quant->scheme == HD_SCHEME_FP8
+                                                                     ? fp8_row
+                                                                     : bnb_row;
+    for (int64_t j = 0; j < n; j++)
+        read_row(&p, p.out + (size_t)j * p.stride, row + j);
+}
+
+/* --- sources ----------------------------------------------------------------------------------
+ */
+
+static void source_read(const struct hd_weight_source *source, void *out, int64_t matrix,
+                        int64_t row, int64_t n_row, int64_t block, int64_t n_block)
+{
+    const struct hd_parts *parts = (const struct hd_parts *)source;
+    if (parts->n_tensor > 1)
+        read_piece(out, parts->t[matrix], parts->order, row, n_row, block, n_block);
+    else
+        read_piece(out, parts->t[0], parts->order,
+                   matrix * parts->matrix_rows + parts->first_row + row, n_row, block, n_block);
+}
+
+static void source_advise(const struct hd_weight_source *source, bool wanted)
+{
+    const struct hd_parts *parts = (const struct hd_parts *)source;
+    for (int64_t i = 0; i < parts->n_tensor; i++) {
+        const struct hd_store_tensor *t = parts->t[i];
+        if (!t->quant)
+            hd_map_advise(t->data, t->bytes, wanted);
+        for (int j = 0; t->quant && j < t->quant->n_part; j++)
+            hd_map_advise(t->quant->part[j].data, t->quant->part[j].bytes, wanted);
     }
 }
 
-enum hd_err hd_parts__rows(void *out, const struct hd_store_tensor *t, const int32_t *order,
-                           struct hd_pool *pool)
+struct hd_parts *hd_parts__new(int64_t n_tensor)
 {
-    const struct hd_dtype_info *info = hd_dtype_info(t->dtype);
-    struct job job = {.out = out,
-                      .t = t,
-                      .order = order,
-                      .row_bytes = hd_dtype_row_bytes(t->dtype, t->ne[0]),
-                      .block = info->block,
-                      .block_bytes = info->block_bytes};
-    atomic_init(&job.bad, false);
-    hd_pool_run(pool, (size_t)(t->ne[1] + STRIP - 1) / STRIP, 1, strips_task, &job);
-    return atomic_load(&job.bad) ? HD_ERR_FORMAT : HD_OK;
+    struct hd_parts *parts = calloc(1, sizeof *parts + (size_t)n_tensor * sizeof *parts->t);
+    if (!parts)
+        return NULL;
+    parts->source = (struct hd_weight_source){source_read, source_advise};
+    parts->n_tensor = n_tensor;
+    return parts;
+}
+
+/* --- all rows at once -------------------------------------------------------------------------
+ */
+
+struct rows_job {
+    uint8_t *out;
+    const struct hd_store_tensor *t;
+    const int32_t *order;
+    size_t row_bytes;
+    int64_t n_block;
+};
+
+static void rows_task(void *ud, size_t begin, size_t end, int thread)
+{
+    const struct rows_job *job = ud;
+    int64_t row = (int64_t)begin * STRIP, stop = (int64_t)end * STRIP;
+    stop = stop < job->t->ne[1] ? stop : job->t->ne[1];
+    read_piece(job->out + (size_t)row * job->row_bytes, job->t, job->order, row, stop - row, 0,
+               job->n_block);
+}
+
+void hd_parts__rows(void *out, const struct hd_store_tensor *t, const int32_t *order,
+                    struct hd_pool *pool)
+{
+    size_t row_bytes = hd_dtype_row_bytes(t->dtype, t->ne[0]);
+    struct rows_job job = {out, t, order, row_bytes,
+                           (int64_t)row_bytes / hd_dtype_info(t->dtype)->block_bytes};
+    hd_pool_run(pool, (size_t)(t->ne[1] + STRIP - 1) / STRIP, 1, rows_task, &job);
 }
 
 enum hd_err hd_parts__order(int32_t **out, const struct hd_store_tensor *t)
@@ -233,10 +287,4 @@ enum hd_err hd_parts__order(int32_t **out, const struct hd_store_tensor *t)
     free(next);
     *out = order;
     return HD_OK;
-}
-
-void hd_parts__drop(const struct hd_store_tensor *t)
-{
-    for (int i = 0; i < t->quant->n_part; i++)
-        hd_map_drop(t->quant->part[i].data, t->quant->part[i].bytes);
 }
