@@ -1,5 +1,6 @@
-/* A Hugging Face folder: config.json, tokenizer files, and weights as one model.safetensors or as
- * the shards that model.safetensors.index.json names. Every file is optional, but not all. */
+/* A Hugging Face folder: config.json, tokenizer files, and weights as one model.safetensors, as the
+ * shards that model.safetensors.index.json names, or as one pytorch_model.bin. BGE-M3's two heads
+ * lie beside them. Every file is optional, but not all. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,6 +42,21 @@ out:
 static bool plain_file_name(const char *name)
 {
     return name[0] && name[0] != '.' && strlen(name) < 256 && !strpbrk(name, "/\\");
+}
+
+/* A PyTorch file; its names go behind `prefix`. */
+static enum hd_err read_torch_file(struct hd_store *store, const char *name, const char *prefix,
+                                   struct hd_errmsg *msg)
+{
+    struct hd_store__file *file;
+    char *path = hd_path_join(store->path, name);
+    if (!path)
+        return hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", store->path);
+    enum hd_err err = hd_store__add_file(&file, store, path, msg);
+    if (!err)
+        err = hd_store__read_torch(store, file, prefix, msg);
+    free(path);
+    return err;
 }
 
 /* The shards of the index, each once, in the index's order of first mention. */
@@ -153,6 +169,30 @@ out:
     return err;
 }
 
+static bool has_file(const struct hd_store *store, const char *name)
+{
+    char *path = hd_path_join(store->path, name);
+    bool there = path && hd_path_exists(path);
+    free(path);
+    return there;
+}
+
+static enum hd_err read_single_files(struct hd_store *store, struct hd_errmsg *msg)
+{
+    static const struct {
+        const char *file, *prefix;
+    } heads[] = {{"sparse_linear.pt", "sparse_linear."}, {"colbert_linear.pt", "colbert_linear."}};
+    enum hd_err err = HD_OK;
+    if (has_file(store, "model.safetensors"))
+        err = read_shard(store, "model.safetensors", 1, msg);
+    else if (has_file(store, "pytorch_model.bin"))
+        err = read_torch_file(store, "pytorch_model.bin", "", msg);
+    for (size_t i = 0; !err && i < sizeof heads / sizeof *heads; i++)
+        if (has_file(store, heads[i].file))
+            err = read_torch_file(store, heads[i].file, heads[i].prefix, msg);
+    return err;
+}
+
 static enum hd_err read_weights(struct hd_store *store, struct hd_errmsg *msg)
 {
     json_t *index = NULL;
@@ -161,12 +201,7 @@ static enum hd_err read_weights(struct hd_store *store, struct hd_errmsg *msg)
     if (!err && index) {
         err = read_shards(store, index, msg);
     } else if (!err) {
-        char *path = hd_path_join(store->path, "model.safetensors");
-        if (!path)
-            err = hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", store->path);
-        else if (hd_path_exists(path))
-            err = read_shard(store, "model.safetensors", 1, msg);
-        free(path);
+        err = read_single_files(store, msg);
         if (!err)
             err = hd_store__index_tensors(store, msg);
     }

@@ -167,8 +167,8 @@ static enum hd_err read_header(const struct hd_store__file *file, json_t **heade
     return HD_OK;
 }
 
-static enum hd_err reserve(struct hd_store *store, size_t more, const char *path,
-                           struct hd_errmsg *msg)
+enum hd_err hd_store__reserve_tensors(struct hd_store *store, size_t more, const char *path,
+                                      struct hd_errmsg *msg)
 {
     size_t need = store->n_tensor + more;
     if (need > HD_STORE_MAX_TENSORS)
@@ -192,7 +192,7 @@ enum hd_err hd_store__read_safetensors(struct hd_store *store, const struct hd_s
     size_t data_start = 0, stop = 0;
     enum hd_err err = read_header(file, &header, &data_start, msg);
     if (!err)
-        err = reserve(store, json_object_size(header) + 1, file->path, msg);
+        err = hd_store__reserve_tensors(store, json_object_size(header) + 1, file->path, msg);
     if (err)
         goto out;
     size_t size = file->map.size - data_start;

@@ -142,6 +142,12 @@ enum hd_err hd_store__join_parts(struct hd_store *store, const json_t *quant_fil
                                  struct hd_errmsg *msg);
 /* Whether a safetensors file reaches beyond its header. */
 bool hd_store__header_is_there(const struct hd_store__file *file);
+/* Room for more tensors; LIMIT where there are too many. */
+enum hd_err hd_store__reserve_tensors(struct hd_store *store, size_t more, const char *path,
+                                      struct hd_errmsg *msg);
+/* Appends the tensors of a PyTorch file (torch_zip.c), their names behind `prefix`. */
+enum hd_err hd_store__read_torch(struct hd_store *store, const struct hd_store__file *file,
+                                 const char *prefix, struct hd_errmsg *msg);
 /* Appends the tensors of one safetensors file, which must be the last one added. */
 enum hd_err hd_store__read_safetensors(struct hd_store *store, const struct hd_store__file *file,
                                        struct hd_errmsg *msg);
