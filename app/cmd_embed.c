@@ -212,8 +212,8 @@ static enum hd_err read_options(struct embed *job, const struct hd_app *app, str
                        "--head: \"%.40s\" is none of dense, sparse, colbert, "
                        "score",
                        head);
-    if (job->ids && (as || job->what == HD_EMBED_SCORE))
-        return hd_fail(msg, HD_ERR_USAGE, "--ids: goes with neither --as nor --head score");
+    if (job->ids && as)
+        return hd_fail(msg, HD_ERR_USAGE, "--ids: does not go with --as");
     return HD_OK;
 }
 

@@ -183,7 +183,7 @@ static enum hd_err check_request(const struct hd_embed_request *r, struct hd_err
     if (!(r->timeout_s >= 0 && r->timeout_s < 1e9))
         return hd_fail(msg, HD_ERR_INVALID, "embed: the timeout must be 0 or more seconds");
     for (size_t i = 0; i < r->n_text; i++)
-        if ((r->texts[i].pair != NULL) != score)
+        if ((r->texts[i].pair || r->texts[i].ids) < score || (r->texts[i].pair && !score))
             return hd_fail(msg, HD_ERR_INVALID,
                            "embed: scores are of pairs, vectors of single texts (text %zu)", i);
     return HD_OK;
