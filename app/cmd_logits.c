@@ -48,7 +48,8 @@ struct output {
     struct ranked *ranked; /* [n_vocab] */
     /* with --next */
     const struct list *ids;
-    float *next; /* [ids] log-probability of the id after each reported row */
+    size_t ahead; /* a row is about the id so many places on: 1, with --mtp 2 */
+    float *next;  /* [ids] log-probability of that id, per reported row */
     bool *has_next;
 };
 
@@ -72,8 +73,8 @@ static void print_row(void *ud, int32_t row, const float *logprob, int n_vocab)
         fprintf(out->to, "%s[%d,%.7g]", i ? "," : "", out->ranked[i].id,
                 (double)out->ranked[i].logprob);
     fputc(']', out->to);
-    if (out->next && (size_t)row + 1 < out->ids->n) {
-        out->next[row] = logprob[out->ids->value[row + 1]];
+    if (out->next && (size_t)row + out->ahead < out->ids->n) {
+        out->next[row] = logprob[out->ids->value[(size_t)row + out->ahead]];
         out->has_next[row] = true;
     }
 }
@@ -97,8 +98,9 @@ static enum hd_err run(struct hd_app *app, const struct list *ids, const struct 
     struct hd_engine *engine;
     struct hd_model_info info;
     struct output out = {.top = (int)hd_options_int(app->options, "top"), .ids = ids};
-    bool next = hd_options_flag(app->options, "next");
-    int32_t last = (int32_t)ids->n - 1;
+    bool next = hd_options_flag(app->options, "next"), mtp = hd_options_flag(app->options, "mtp");
+    out.ahead = mtp ? 2 : 1;
+    int32_t last = (int32_t)(ids->n - out.ahead);
     size_t n_prefill = (size_t)hd_options_int(app->options, "prefill");
     enum hd_err err = hd_app_engine(&engine, &info, app, 1, (int)ids->n, msg);
     if (err)
@@ -114,8 +116,9 @@ static enum hd_err run(struct hd_app *app, const struct list *ids, const struct 
     if (!out.ranked || !out.to || (next && (!out.next || !out.has_next)))
         err = hd_fail(msg, HD_ERR_NOMEM, "logits: out of memory");
     else
-        err = hd_engine_logits(engine, NULL, ids->value, ids->n, at->n ? at->value : &last,
-                               at->n ? at->n : 1, n_prefill, print_row, &out, msg);
+        err = (mtp ? hd_engine_draft_logits
+                   : hd_engine_logits)(engine, NULL, ids->value, ids->n, at->n ? at->value : &last,
+                                       at->n ? at->n : 1, n_prefill, print_row, &out, msg);
     if (out.to && fclose(out.to) && !err)
         err = hd_fail(msg, HD_ERR_NOMEM, "logits: out of memory");
     if (!err) {
@@ -145,10 +148,13 @@ int hd_cmd_logits(struct hd_app *app)
         err = parse_list(&ids, tokens, "tokens", &msg);
     if (!err && rows)
         err = parse_list(&at, rows, "at", &msg);
+    bool mtp = hd_options_flag(app->options, "mtp");
+    if (!err && mtp && ids.n < 2)
+        err = hd_fail(&msg, HD_ERR_USAGE, "--mtp: a draft needs two ids at least");
     for (size_t i = 0; !err && i < at.n; i++)
-        if ((size_t)at.value[i] >= ids.n)
+        if ((size_t)at.value[i] + mtp >= ids.n)
             err = hd_fail(&msg, HD_ERR_USAGE, "--at: row %d is not in 0 … %zu", at.value[i],
-                          ids.n - 1);
+                          ids.n - 1 - mtp);
     if (!err)
         err = run(app, &ids, &at, &msg);
     free(ids.value);

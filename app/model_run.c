@@ -61,6 +61,7 @@ enum hd_err hd_app_engine(struct hd_engine **out, struct hd_model_info *info,
     options.max_batch_tokens = (int)hd_options_int(app->options, "max-batch-tokens");
     options.max_sessions = max_sessions;
     options.kv_bytes_max = (size_t)hd_options_number(app->options, "kv-bytes");
+    options.mtp = hd_options_flag(app->options, "mtp");
     options.preload = hd_options_str(app->options, "preload");
     if (!n_ctx)
         n_ctx = (int)hd_options_int(app->options, "ctx");

@@ -26,6 +26,7 @@ struct hd_engine_options {
     int max_sessions;        /* requests that run at once; more wait */
     int max_queue;           /* requests that wait; more are refused with BUSY */
     size_t kv_bytes_max;     /* KV of all sessions of a model; 0 = a quarter of the free memory */
+    bool mtp;                /* load multi-token-prediction layers too, where there are any */
     const char *preload;     /* "mmap" (or NULL), "shm", "memfd", "none": see docs/engine.md */
     const char *system_root; /* tests: where /proc and /sys are looked for; NULL = "" */
 };
@@ -252,6 +253,15 @@ enum hd_err hd_engine_embed_wait(struct hd_engine *engine, struct hd_embeddings 
 enum hd_err hd_engine_rerank(struct hd_engine *engine, float *score, const char *model,
                              const struct hd_principal *principal, const char *query,
                              const char *const *documents, size_t n, struct hd_errmsg *msg);
+
+/* The same of the multi-token-prediction layer (hd_engine_options.mtp): row i has the
+ * log-probabilities of the token two places on, ids[i + 2], given ids[0 … i + 1]; rows end at
+ * n_id - 2. UNSUPPORTED where the model has no such layer. */
+enum hd_err hd_engine_draft_logits(struct hd_engine *engine, const char *model, const int32_t *ids,
+                                   size_t n_id, const int32_t *at, size_t n_at, size_t n_prefill,
+                                   void (*fn)(void *ud, int32_t row, const float *logprob,
+                                              int n_vocab),
+                                   void *ud, struct hd_errmsg *msg);
 
 /* --- text and tokens ---------------------------------------------------------------------- */
 

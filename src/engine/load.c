@@ -169,7 +169,7 @@ static enum hd_err bind_model(struct hd_engine *e, struct hd_loaded *m, struct h
     err = hd_pool_new(&pool, e->options.n_thread); /* matrices in parts are put together here */
     if (err)
         return hd_fail(msg, err, "%s: cannot start threads", m->path);
-    err = hd_model_bind(&m->model, m->store, e->backend, pool, e->preload, msg);
+    err = hd_model_bind(&m->model, m->store, e->backend, pool, e->preload, e->options.mtp, msg);
     hd_pool_free(pool);
     if (err)
         return err;

@@ -15,8 +15,9 @@
 struct logits_run {
     struct hd_loaded *model;
     const int32_t *ids;
-    size_t n_id, n_prefill;
-    uint8_t *wanted; /* [n_id] */
+    size_t n_id, n_prefill; /* rows, of these fed as prompt */
+    bool draft;             /* ids has one more than n_id: the rows' next ids */
+    uint8_t *wanted;        /* [n_id] */
     int32_t *table;
     int n_block, n_need;
     size_t done; /* rows computed */
@@ -71,6 +72,17 @@ static int next_piece(const struct logits_run *run)
     return (int)n;
 }
 
+/* The MTP layer on the rows of the pass that has just run. */
+static enum hd_err draft_piece(struct logits_run *run, struct hd_batch batch, int64_t n_out)
+{
+    struct hd_loaded *m = run->model;
+    for (int32_t i = 0; i < batch.n; i++)
+        m->ids[i] = i;
+    batch.ids = run->ids + run->done + 1;
+    batch.n_out = n_out;
+    return hd_runner_draft(m->runner, &batch, m->ids, run->msg);
+}
+
 static void run_piece(struct hd_engine *e, void *ud)
 {
     struct logits_run *run = ud;
@@ -92,9 +104,14 @@ static void run_piece(struct hd_engine *e, void *ud)
             run->rows[run->n_row++] = (int32_t)run->done + i;
         }
     }
+    int64_t n_out = batch.n_out;
+    if (run->draft)
+        batch.n_out = 0;
     run->err = hd_runner_forward(m->runner, &batch, run->msg);
-    for (int64_t i = 0; !run->err && i < batch.n_out; i += m->n_out_max) {
-        int64_t rows = batch.n_out - i < m->n_out_max ? batch.n_out - i : m->n_out_max;
+    if (!run->err && run->draft)
+        run->err = draft_piece(run, batch, n_out);
+    for (int64_t i = 0; !run->err && i < n_out; i += m->n_out_max) {
+        int64_t rows = n_out - i < m->n_out_max ? n_out - i : m->n_out_max;
         run->err = hd_runner_logits(m->runner, run->logits + i * m->hp->n_vocab, i, rows, run->msg);
     }
     run->done += (size_t)n;
@@ -155,27 +172,24 @@ static enum hd_err run_logits(struct hd_engine *e, struct logits_run *run,
     return run->err;
 }
 
-enum hd_err hd_engine_logits(struct hd_engine *e, const char *model, const int32_t *ids,
-                             size_t n_id, const int32_t *at, size_t n_at, size_t n_prefill,
+/* n_row rows of ids; with draft, ids holds one more. */
+static enum hd_err logits_of(struct hd_loaded *m, struct hd_engine *e, bool draft,
+                             const int32_t *ids, size_t n_row, const int32_t *at, size_t n_at,
+                             size_t n_prefill,
                              void (*fn)(void *ud, int32_t row, const float *logprob, int n_vocab),
                              void *ud, struct hd_errmsg *msg)
 {
-    struct hd_loaded *m;
-    enum hd_err err = hd_engine__language(&m, e, model, msg);
-    if (err)
-        return err;
-    err = check_logits(m, ids, n_id, at, n_at, n_prefill, msg);
-    if (err)
-        return err;
+    enum hd_err err = HD_OK;
     struct logits_run run = {.model = m,
+                             .draft = draft,
                              .ids = ids,
-                             .n_id = n_id,
-                             .n_prefill = n_prefill ? n_prefill : n_id,
-                             .n_need = hd_session__blocks_for((int)n_id),
+                             .n_id = n_row,
+                             .n_prefill = n_prefill && n_prefill < n_row ? n_prefill : n_row,
+                             .n_need = hd_session__blocks_for((int)n_row),
                              .msg = msg};
     /* a piece of one block may hold more wanted rows than one call of the output product */
     size_t n_out = m->n_out_max > HD_KV_BLOCK ? (size_t)m->n_out_max : HD_KV_BLOCK;
-    run.wanted = calloc(n_id, 1);
+    run.wanted = calloc(n_row, 1);
     run.table = calloc((size_t)run.n_need, sizeof *run.table);
     run.logits = malloc(n_out * (size_t)m->hp->n_vocab * sizeof *run.logits);
     if (!run.wanted || !run.table || !run.logits) {
@@ -189,6 +203,41 @@ enum hd_err hd_engine_logits(struct hd_engine *e, const char *model, const int32
     free(run.table);
     free(run.logits);
     return err;
+}
+
+enum hd_err hd_engine_logits(struct hd_engine *e, const char *model, const int32_t *ids,
+                             size_t n_id, const int32_t *at, size_t n_at, size_t n_prefill,
+                             void (*fn)(void *ud, int32_t row, const float *logprob, int n_vocab),
+                             void *ud, struct hd_errmsg *msg)
+{
+    struct hd_loaded *m;
+    enum hd_err err = hd_engine__language(&m, e, model, msg);
+    if (!err)
+        err = check_logits(m, ids, n_id, at, n_at, n_prefill, msg);
+    return err ? err : logits_of(m, e, false, ids, n_id, at, n_at, n_prefill, fn, ud, msg);
+}
+
+enum hd_err hd_engine_draft_logits(struct hd_engine *e, const char *model, const int32_t *ids,
+                                   size_t n_id, const int32_t *at, size_t n_at, size_t n_prefill,
+                                   void (*fn)(void *ud, int32_t row, const float *logprob,
+                                              int n_vocab),
+                                   void *ud, struct hd_errmsg *msg)
+{
+    struct hd_loaded *m;
+    enum hd_err err = hd_engine__language(&m, e, model, msg);
+    if (!err && !hd_model_has_mtp(m->model))
+        err = hd_fail(msg, HD_ERR_UNSUPPORTED,
+                      "%s: no multi-token-prediction layer (the architecture has none, or the "
+                      "checkpoint was converted without it)",
+                      m->path);
+    if (!err)
+        err = check_logits(m, ids, n_id, at, n_at, n_prefill, msg);
+    for (size_t i = 0; !err && i < n_at; i++)
+        if ((size_t)at[i] + 1 >= n_id)
+            err = hd_fail(msg, HD_ERR_INVALID, "draft: row %d has no id after it", at[i]);
+    if (!err && n_id < 2)
+        err = hd_fail(msg, HD_ERR_INVALID, "draft: at least two ids are needed");
+    return err ? err : logits_of(m, e, true, ids, n_id - 1, at, n_at, n_prefill, fn, ud, msg);
 }
 
 /* --- benchmark ---------------------------------------------------------------------------------

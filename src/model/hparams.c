@@ -63,7 +63,7 @@ static enum hd_err check_dense(const struct hd_hparams *hp, const char *path, st
 static enum hd_err check_deepseek(const struct hd_hparams *hp, const char *path,
                                   struct hd_errmsg *msg)
 {
-    bool moe = hp->n_layer_dense < hp->n_layer;
+    bool moe = hp->n_layer_dense < hp->n_layer || hp->n_layer_mtp;
     const struct range ranges[] = {
         {"q_lora_rank", hp->q_lora_rank, 0, 65536},
         {"kv_lora_rank", hp->kv_lora_rank, 1, 8192},

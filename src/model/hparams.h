@@ -65,6 +65,7 @@ struct hd_hparams {
     int kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim;
     int n_layer_dense; /* leading layers without experts */
     int n_ff_exp;      /* width of one expert */
+    int n_layer_mtp;   /* 1: the checkpoint has a multi-token-prediction layer, at index n_layer */
     int n_expert, n_expert_used, n_expert_shared, n_expert_group, n_expert_group_used;
     bool expert_norm; /* the chosen experts' weights are divided by their sum */
     float routed_scale;

@@ -161,15 +161,23 @@ static void read_deepseek(struct keys *k, struct hd_hparams *hp)
     read_experts(k, hp);
 }
 
-/* Newer converters count the multi-token-prediction layer too; it is no part of the graph. */
-static void drop_nextn_layers(struct keys *k, struct hd_hparams *hp)
+static bool has_eh_proj(const struct keys *k, int layer)
 {
-    int n_nextn = 0;
     char name[96];
-    snprintf(name, sizeof name, "blk.%d.nextn.eh_proj.weight", hp->n_layer - 1);
-    if (get_int(k, &n_nextn, "nextn_predict_layers") && n_nextn > 0 && n_nextn < hp->n_layer &&
-        hd_store_tensor(k->store, name))
-        hp->n_layer -= n_nextn;
+    snprintf(name, sizeof name, "blk.%d.nextn.eh_proj.weight", layer);
+    return hd_store_tensor(k->store, name) != NULL;
+}
+
+/* Multi-token-prediction layers are no part of the graph. Newer converters keep them and count them
+ * in block_count; older ones leave them out. */
+static void read_mtp(struct keys *k, struct hd_hparams *hp)
+{
+    int n = 0;
+    if (!get_int(k, &n, "nextn_predict_layers") || n < 1)
+        return;
+    if (n < hp->n_layer && has_eh_proj(k, hp->n_layer - n))
+        hp->n_layer -= n;
+    hp->n_layer_mtp = hp->arch == HD_ARCH_DEEPSEEK && has_eh_proj(k, hp->n_layer);
 }
 
 static enum hd_err read_arch(struct keys *k, struct hd_hparams *hp)
@@ -228,6 +236,6 @@ enum hd_err hd_hparams__read_gguf(struct hd_hparams *hp, const struct hd_store *
     else
         read_dense(&k, hp);
     if (!k.err)
-        drop_nextn_layers(&k, hp);
+        read_mtp(&k, hp);
     return k.err;
 }

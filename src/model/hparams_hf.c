@@ -1,10 +1,12 @@
 /* Hyper-parameters from config.json (the names of Hugging Face transformers). */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "model/hparams.h"
 
 struct config {
+    const struct hd_store *store;
     const char *path;
     const json_t *json;
     struct hd_errmsg *msg;
@@ -149,6 +151,16 @@ static void read_dense(struct config *c, struct hd_hparams *hp)
         refuse(c, true, "use_sliding_window");
 }
 
+/* config.json promises the layer even where a checkpoint was saved without it. */
+static void read_mtp(struct config *c, struct hd_hparams *hp)
+{
+    char name[96];
+    int n = 0;
+    get_int(c, &n, "num_nextn_predict_layers");
+    snprintf(name, sizeof name, "model.layers.%d.eh_proj.weight", hp->n_layer);
+    hp->n_layer_mtp = n > 0 && hd_store_tensor(c->store, name);
+}
+
 static void read_deepseek(struct config *c, struct hd_hparams *hp)
 {
     const char *method = json_string_value(json_object_get(c->json, "topk_method"));
@@ -178,6 +190,7 @@ static void read_deepseek(struct config *c, struct hd_hparams *hp)
     get_number(c, &scale, c->json, "routed_scaling_factor");
     hp->routed_scale = (float)scale;
     get_int(c, &freq, "moe_layer_freq");
+    read_mtp(c, hp);
     refuse(c, freq != 1, "moe_layer_freq other than 1");
     refuse(c, get_bool(c, false, "attention_bias"), "attention_bias");
     refuse(c, method && strcmp(method, "noaux_tc"), "topk_method other than noaux_tc");
@@ -219,7 +232,8 @@ static enum hd_err check_features(struct config *c)
 enum hd_err hd_hparams__read_hf(struct hd_hparams *hp, const struct hd_store *store,
                                 struct hd_errmsg *msg)
 {
-    struct config c = {.path = hd_store_path(store), .json = hd_store_config(store), .msg = msg};
+    struct config c = {
+        .store = store, .path = hd_store_path(store), .json = hd_store_config(store), .msg = msg};
     double eps = 0;
     if (!json_is_object(c.json))
         return hd_fail(msg, HD_ERR_NOTFOUND, "%s: no config.json (not a model folder?)", c.path);

@@ -57,7 +57,7 @@ static void work_task(void *ud, size_t begin, size_t end, int thread)
     hd_model_work(ud, NULL);
 }
 
-static enum hd_err bind_all(struct hd_binder *b)
+static enum hd_err bind_all(struct hd_binder *b, bool with_mtp)
 {
     struct hd_model *m = b->model;
     const struct hd_hparams *hp = &m->hp;
@@ -75,12 +75,19 @@ static enum hd_err bind_all(struct hd_binder *b)
         err = bind_rope(b);
     for (int i = 0; !err && i < hp->n_layer; i++)
         err = bind_layer(b, i);
+    if (err || !with_mtp || !hp->n_layer_mtp)
+        return err;
+    size_t per_token = m->bytes_per_token; /* a draft is no part of a token's pass */
+    err = bind_layer(b, hp->n_layer);
+    if (!err)
+        err = hd_mtp__bind(b);
+    m->bytes_per_token = per_token;
     return err;
 }
 
 enum hd_err hd_model_bind(struct hd_model **out, const struct hd_store *store,
                           const struct hd_backend *backend, struct hd_pool *pool,
-                          enum hd_preload preload, struct hd_errmsg *msg)
+                          enum hd_preload preload, bool with_mtp, struct hd_errmsg *msg)
 {
     struct hd_hparams hp;
     *out = NULL;
@@ -89,7 +96,7 @@ enum hd_err hd_model_bind(struct hd_model **out, const struct hd_store *store,
         return err;
     struct hd_model *model = calloc(1, sizeof *model);
     if (model)
-        model->layer = calloc((size_t)hp.n_layer, sizeof *model->layer);
+        model->layer = calloc((size_t)hp.n_layer + (size_t)hp.n_layer_mtp, sizeof *model->layer);
     if (!model || !model->layer) {
         hd_model_free(model);
         return hd_fail(msg, HD_ERR_NOMEM, "%s: out of memory", hd_store_path(store));
@@ -101,7 +108,7 @@ enum hd_err hd_model_bind(struct hd_model **out, const struct hd_store *store,
     struct hd_binder binder = {.model = model, .pool = pool, .usage = HD_WEIGHT_LAZY, .msg = msg};
     if (preload == HD_PRELOAD_SHM || preload == HD_PRELOAD_MEMFD)
         binder.usage |= HD_WEIGHT_COPY;
-    err = bind_all(&binder);
+    err = bind_all(&binder, with_mtp);
     if (!err)
         err = hd_copies__plan(model, msg);
     if (err) {
@@ -116,7 +123,7 @@ enum hd_err hd_model_load(struct hd_model **out, const struct hd_store *store,
                           const struct hd_backend *backend, struct hd_pool *pool,
                           struct hd_errmsg *msg)
 {
-    enum hd_err err = hd_model_bind(out, store, backend, pool, HD_PRELOAD_MMAP, msg);
+    enum hd_err err = hd_model_bind(out, store, backend, pool, HD_PRELOAD_MMAP, true, msg);
     if (!err)
         err = hd_model_reserve(*out, NULL, msg);
     if (!err) {
@@ -158,6 +165,16 @@ const struct hd_hparams *hd_model_hparams(const struct hd_model *model)
 const struct hd_backend *hd_model_backend(const struct hd_model *model)
 {
     return model->backend;
+}
+
+bool hd_model_has_mtp(const struct hd_model *model)
+{
+    return model->mtp.eh_proj != NULL;
+}
+
+int hd_model__n_kv(const struct hd_model *model)
+{
+    return model->hp.n_layer + hd_model_has_mtp(model);
 }
 
 size_t hd_model_weight_bytes_per_token(const struct hd_model *model)

@@ -39,10 +39,12 @@ enum hd_preload { HD_PRELOAD_MMAP, HD_PRELOAD_SHM, HD_PRELOAD_MEMFD, HD_PRELOAD_
 /* Reads and checks the hyper-parameters, then binds every tensor by name, each with its shape
  * checked. `store` is borrowed and must outlive the model (weights point into its maps); `pool` is
  * used during the call only. FORMAT names the missing or misshapen tensor. The model can run when
- * the call returns, slowly: its copies are still to be made. */
+ * the call returns, slowly: its copies are still to be made. with_mtp: the multi-token-prediction
+ * layer too, where the checkpoint has one (hd_model_has_mtp); its KV is then part of every block.
+ */
 enum hd_err hd_model_bind(struct hd_model **out, const struct hd_store *store,
                           const struct hd_backend *backend, struct hd_pool *pool,
-                          enum hd_preload preload, struct hd_errmsg *msg);
+                          enum hd_preload preload, bool with_mtp, struct hd_errmsg *msg);
 /* Takes the memory for the copies (hd_model_copy_bytes); once, before anyone works or computes.
  * key: names the shared copy (HD_PRELOAD_SHM). */
 enum hd_err hd_model_reserve(struct hd_model *model, const char *key, struct hd_errmsg *msg);
@@ -55,7 +57,7 @@ size_t hd_model_copy_bytes(const struct hd_model *model);
 size_t hd_model_work_bytes(const struct hd_model *model); /* all that hd_model_work has to do */
 size_t hd_model_made_bytes(const struct hd_model *model); /* of these, done */
 bool hd_model_found(const struct hd_model *model);        /* a shared copy was there */
-/* All of it at once. */
+/* All of it at once, with the MTP layer. */
 enum hd_err hd_model_load(struct hd_model **out, const struct hd_store *store,
                           const struct hd_backend *backend, struct hd_pool *pool,
                           struct hd_errmsg *msg);
@@ -66,6 +68,8 @@ const struct hd_backend *hd_model_backend(const struct hd_model *model);
 /* Bytes of the file's tensors that one generated token reads: every matrix and vector, of the
  * experts the share that is used, of the embedding nothing unless it is the output matrix too. */
 size_t hd_model_weight_bytes_per_token(const struct hd_model *model);
+/* The multi-token-prediction layer was asked for and is there: hd_runner_draft may be called. */
+bool hd_model_has_mtp(const struct hd_model *model);
 /* Bytes of KV cache per block of HD_KV_BLOCK tokens, all layers. */
 size_t hd_model_kv_block_bytes(const struct hd_model *model);
 
@@ -105,6 +109,14 @@ enum hd_err hd_runner_forward(struct hd_runner *runner, const struct hd_batch *b
 /* Logits of the kept rows [begin, begin + n), n ≤ n_out_max: logits [n, n_vocab], host memory. */
 enum hd_err hd_runner_logits(struct hd_runner *runner, float *logits, int64_t begin, int64_t n,
                              struct hd_errmsg *msg);
+
+/* The MTP layer (mtp.c): drafts the token after the next one. Row k of the batch goes on from row
+ * rows[k] of the last hd_runner_forward: ids[k] is the token that followed that row, positions and
+ * seqs are that row's own. Writes the layer's KV under the same block tables, so every row of a
+ * sequence has to pass through here once, in order. The draft's logits are read like a pass's:
+ * out_rows are kept, then hd_runner_logits. Rows [n], ascending, below the last pass's n. */
+enum hd_err hd_runner_draft(struct hd_runner *runner, const struct hd_batch *batch,
+                            const int32_t *rows, struct hd_errmsg *msg);
 
 /* --- for tests ----------------------------------------------------------------------------- */
 

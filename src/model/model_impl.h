@@ -69,6 +69,13 @@ struct hd_owned {
     void *ptr;
 };
 
+/* The multi-token-prediction layer beside its decoder block, which is layer[n_layer]. */
+struct hd_mtp {
+    struct hd_weight *eh_proj;     /* [n_embd, 2·n_embd]; NULL: not there, or not asked for */
+    struct hd_tensor enorm, hnorm; /* [n_embd] of the token's embedding, of the hidden state */
+    struct hd_tensor head_norm;    /* [n_embd] before the shared output matrix */
+};
+
 struct hd_model {
     const struct hd_store *store;
     const struct hd_backend *backend;
@@ -77,7 +84,8 @@ struct hd_model {
     struct hd_weight *output;     /* [n_vocab, n_embd]; token_embd where tied */
     struct hd_tensor output_norm; /* [n_embd] */
     struct hd_tensor inv_freq;    /* [n_rot / 2] */
-    struct hd_layer *layer;       /* [n_layer] */
+    struct hd_layer *layer;       /* [n_layer + n_layer_mtp] */
+    struct hd_mtp mtp;
     struct hd_encoder_weights enc;
     size_t bytes_per_token;
     struct hd_owned *owned;
@@ -130,10 +138,15 @@ struct hd_runner {
     struct hd_tensor route_ids;                   /* I32 [rows, n_expert_used] */
     int32_t *identity; /* 0, 1, 2, …: block table of the expanded cache, rows of a plain copy */
 
+    /* with an MTP layer only */
+    struct hd_tensor hidden;   /* [rows, n_embd] normed last hidden states of all rows */
+    struct hd_tensor draft_in; /* [rows, 2·n_embd] what eh_proj takes */
+    int64_t n_hidden;          /* rows in hidden, of the last hd_runner_forward */
+
     int64_t n_kept; /* rows in kept, of the last pass, in this form */
     enum hd_form kept_form;
     struct hd_buffer *kv_buffer;
-    struct hd_kv_layer *kv; /* [n_layer] */
+    struct hd_kv_layer *kv; /* [n_layer], the MTP layer's behind them */
     hd_runner_route_fn on_route;
     void *on_route_ud;
     int32_t *route_host; /* [rows, n_expert_used], only with on_route */
@@ -224,10 +237,20 @@ enum hd_err hd_mla__bind(struct hd_binder *b, int layer);
 
 enum hd_err hd_encoder__bind(struct hd_binder *b); /* everything, layers too */
 
+enum hd_err hd_mtp__bind(struct hd_binder *b); /* the layer itself is bound like the others */
+
 enum hd_err hd_ffn__bind(struct hd_binder *b, int layer, int64_t n_ff);
 void hd_ffn__forward(struct hd_runner *r, int layer, const struct hd_batch *batch);
 
 /* --- small helpers -------------------------------------------------------------------------- */
+
+/* One decoder layer on the rows of r->x, in place (runner.c). */
+void hd_runner__layer(struct hd_runner *r, int layer, const struct hd_batch *batch);
+/* Normed, the batch's out_rows of r->x become what hd_runner_logits reads; waits for the pass. */
+enum hd_err hd_runner__keep(struct hd_runner *r, struct hd_tensor norm,
+                            const struct hd_batch *batch, struct hd_errmsg *msg);
+/* Layers with a KV cache: all, and the MTP layer where it was loaded. */
+int hd_model__n_kv(const struct hd_model *model);
 
 enum { HD_MLA_TILE = 512 }; /* rows expanded at a time */
 

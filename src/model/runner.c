@@ -70,6 +70,10 @@ static void place_all(struct layout *l, struct hd_runner *r)
     place(l, &r->gate, HD_F32, n_ff, rows, 1, 1);
     place(l, &r->up, HD_F32, n_ff, rows, 1, 1);
     place(l, &r->logits, HD_F32, hp->n_vocab, r->options.n_out_max, 1, 1);
+    if (hd_model_has_mtp(r->model)) {
+        place(l, &r->hidden, HD_F32, n_embd, rows, 1, 1);
+        place(l, &r->draft_in, HD_F32, 2 * n_embd, rows, 1, 1);
+    }
     if (mla) {
         place_mla(l, r);
     } else {
@@ -101,7 +105,7 @@ size_t hd_model_kv_block_bytes(const struct hd_model *model)
     int64_t k, v;
     kv_widths(&model->hp, &k, &v);
     return hd_dtype_row_bytes(hd_backend_kv_dtype(model->backend), k + v) * HD_KV_BLOCK *
-           (size_t)model->hp.n_layer;
+           (size_t)hd_model__n_kv(model);
 }
 
 /* A layer's k or v at `offset` of each block. */
@@ -119,14 +123,15 @@ static enum hd_err new_kv(struct hd_runner *r, struct hd_errmsg *msg)
     const struct hd_hparams *hp = &r->model->hp;
     size_t block = hd_model_kv_block_bytes(r->model), bytes;
     bool mla = hp->arch == HD_ARCH_DEEPSEEK;
-    size_t one = block / (size_t)hp->n_layer / (mla ? 1 : 2);
-    r->kv = calloc((size_t)hp->n_layer, sizeof *r->kv);
+    int n = hd_model__n_kv(r->model);
+    size_t one = block / (size_t)n / (mla ? 1 : 2);
+    r->kv = calloc((size_t)n, sizeof *r->kv);
     if (!r->kv)
         return HD_ERR_NOMEM;
     if (!hd_mul(&bytes, block, (size_t)r->options.n_block))
         return HD_ERR_LIMIT;
     enum hd_err err = hd_buffer_new(&r->kv_buffer, r->model->backend, bytes, msg);
-    for (int i = 0; !err && i < hp->n_layer; i++) {
+    for (int i = 0; !err && i < n; i++) {
         size_t at = (size_t)i * one * (mla ? 1 : 2);
         r->kv[i].k = cache_view(r, at, block);
         if (!mla)
@@ -223,7 +228,7 @@ void hd_runner_on_route(struct hd_runner *r, hd_runner_route_fn fn, void *ud)
 
 /* --- the pass ------------------------------------------------------------------------------- */
 
-static void run_layer(struct hd_runner *r, int i, const struct hd_batch *batch)
+void hd_runner__layer(struct hd_runner *r, int i, const struct hd_batch *batch)
 {
     const struct hd_layer *l = &r->model->layer[i];
     struct hd_tensor x = hd__rows(r->x, batch->n), h = hd__rows(r->h, batch->n);
@@ -241,21 +246,13 @@ static void run_layer(struct hd_runner *r, int i, const struct hd_batch *batch)
         hd_ffn__forward(r, i, batch);
 }
 
-enum hd_err hd_runner_forward(struct hd_runner *r, const struct hd_batch *batch,
-                              struct hd_errmsg *msg)
+enum hd_err hd_runner__keep(struct hd_runner *r, struct hd_tensor norm,
+                            const struct hd_batch *batch, struct hd_errmsg *msg)
 {
-    const struct hd_model *m = r->model;
-    r->n_kept = 0;
-    if (batch->n < 1 || batch->n > r->options.n_row_max || batch->n_out > batch->n)
-        return hd_fail(msg, HD_ERR_INTERNAL, "forward: %lld rows, at most %lld",
-                       (long long)batch->n, (long long)r->options.n_row_max);
-    hd_op_embed(r->stream, hd__rows(r->x, batch->n), m->token_embd, batch->ids, batch->n);
-    for (int i = 0; i < m->hp.n_layer; i++)
-        run_layer(r, i, batch);
     if (batch->n_out > 0) {
         struct hd_tensor kept = hd__rows(r->kept, batch->n_out);
         hd_op_gather_rows(r->stream, kept, hd__rows(r->x, batch->n), batch->out_rows, batch->n_out);
-        hd_op_rms_norm(r->stream, kept, kept, m->output_norm, m->hp.norm_eps);
+        hd_op_rms_norm(r->stream, kept, kept, norm, r->model->hp.norm_eps);
     }
     enum hd_err err = hd_sync(r->stream);
     if (err)
@@ -263,6 +260,25 @@ enum hd_err hd_runner_forward(struct hd_runner *r, const struct hd_batch *batch,
     r->n_kept = batch->n_out;
     r->kept_form = batch->form;
     return HD_OK;
+}
+
+enum hd_err hd_runner_forward(struct hd_runner *r, const struct hd_batch *batch,
+                              struct hd_errmsg *msg)
+{
+    const struct hd_model *m = r->model;
+    r->n_kept = r->n_hidden = 0;
+    if (batch->n < 1 || batch->n > r->options.n_row_max || batch->n_out > batch->n)
+        return hd_fail(msg, HD_ERR_INTERNAL, "forward: %lld rows, at most %lld",
+                       (long long)batch->n, (long long)r->options.n_row_max);
+    hd_op_embed(r->stream, hd__rows(r->x, batch->n), m->token_embd, batch->ids, batch->n);
+    for (int i = 0; i < m->hp.n_layer; i++)
+        hd_runner__layer(r, i, batch);
+    if (hd_model_has_mtp(m)) /* any row may be drafted from */
+        hd_op_rms_norm(r->stream, hd__rows(r->hidden, batch->n), hd__rows(r->x, batch->n),
+                       m->output_norm, m->hp.norm_eps);
+    enum hd_err err = hd_runner__keep(r, m->output_norm, batch, msg);
+    r->n_hidden = err ? 0 : batch->n;
+    return err;
 }
 
 enum hd_err hd_runner_logits(struct hd_runner *r, float *logits, int64_t begin, int64_t n,

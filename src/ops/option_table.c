@@ -57,8 +57,10 @@ const struct hd_option hd_option_table[] = {
      "logits: ids per row; kb search: documents"},
     {"prefill", 0, HD_OPT_INT, "0", 0, 10000000, "N", " logits ",
      "feed the first N ids as prompt, the rest one by one (0 = all as prompt)"},
+    {"mtp", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " logits ",
+     "of the multi-token-prediction layer: row i drafts the id two places on"},
     {"next", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " logits ",
-     "also print the log-probability of the id that follows each row"},
+     "also print the log-probability of the id that a row is about, where it is given"},
 
     {"as", 0, HD_OPT_STRING, NULL, 0, 0, "query|passage", " embed ",
      "put the prefix before each text that the model wants for queries or passages, if any"},

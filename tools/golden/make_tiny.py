@@ -110,6 +110,17 @@ def moe(d, cfg, p, s):
     mlp(d, p + "shared_experts.", s, n, cfg["moe_intermediate_size"] * cfg["n_shared_experts"])
 
 
+def mtp_layer(d, cfg, p, s):
+    n = cfg["hidden_size"]
+    s[p + "enorm.weight"], s[p + "hnorm.weight"] = d.norm(n), d.norm(n)
+    s[p + "eh_proj.weight"] = d.linear(n, 2 * n, 1.4)
+    s[p + "input_layernorm.weight"] = d.norm(n)
+    attention(d, cfg, p + "self_attn.", s)
+    s[p + "post_attention_layernorm.weight"] = d.norm(n)
+    moe(d, cfg, p + "mlp.", s)
+    s[p + "shared_head.norm.weight"] = d.norm(n)
+
+
 def weights(cfg, seed):
     """Checkpoint names → float32 arrays, [out, in] as in a checkpoint."""
     d, s, n = Draw(seed), {}, cfg["hidden_size"]
@@ -123,9 +134,15 @@ def weights(cfg, seed):
             moe(d, cfg, p + "mlp.", s)
         else:
             mlp(d, p + "mlp.", s, n, cfg["intermediate_size"])
+    if cfg.get("num_nextn_predict_layers"):
+        mtp_layer(d, cfg, f"model.layers.{cfg['num_hidden_layers']}.", s)
     s["model.norm.weight"] = d.norm(n)
     if not cfg["tie_word_embeddings"]:
         s["lm_head.weight"] = d.linear(cfg["vocab_size"], n, 2.0)
+    if cfg.get("num_nextn_predict_layers"):  # the released checkpoint stores both a second time
+        p = f"model.layers.{cfg['num_hidden_layers']}."
+        s[p + "embed_tokens.weight"] = s["model.embed_tokens.weight"].copy()
+        s[p + "shared_head.head.weight"] = s["lm_head.weight"].copy()
     return s
 
 
@@ -358,6 +375,24 @@ def deepseek_v3_nogroup():
                     "GGUF with attn_k_b and attn_v_b in BF16 and no expert_group keys: routing without groups")
 
 
+def deepseek_v3_mtp():
+    """With a multi-token-prediction layer; the folder stores embedding and head twice, as the released one does."""
+    import mtp
+    cfg = {**DEEPSEEK, "num_hidden_layers": 2, "num_nextn_predict_layers": 1, "hidden_size": 32, "intermediate_size": 48,
+           "moe_intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2, "q_lora_rank": 24,
+           "kv_lora_rank": 16, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12}
+    state = tiny_gguf.round_to(weights(cfg, 31), torch.bfloat16)
+    tok = tiny_tokenizer.build(cfg["model_type"], N_VOCAB)
+    folder = ROOT / "models" / "deepseek-v3-mtp"
+    save_folder(folder, cfg, state, tok, torch.bfloat16)
+    files = {"deepseek-v3-mtp": "BF16 with MTP layer", "deepseek-v3-mtp.gguf": "BF16 with MTP layer"}
+    tiny_gguf.write(folder.with_suffix(".gguf"), cfg, state, tok, T.BF16, absorbed=True)
+    with mtp.layer_expected(cfg):
+        prompts = reference(load(folder), 31)
+        write_reference("deepseek-v3-mtp", cfg, files, prompts, "the main model of a checkpoint with an MTP layer")
+        mtp.write_reference(ROOT / "mtp" / "deepseek-v3-mtp.json", files, folder, load(folder), prompts, TOP, TOLERANCE)
+
+
 def wide_kinds(name):
     table = {"token_embd.weight": T.Q6_K, "attn_q.weight": T.Q4_K, "attn_k.weight": T.Q5_0, "attn_v.weight": T.Q6_K,
              "attn_output.weight": T.Q8_0, "ffn_gate.weight": T.Q5_K, "ffn_up.weight": T.Q4_0,
@@ -376,7 +411,8 @@ def qwen2_wide():
                     "Q4_K, Q5_K, Q6_K, Q4_0, Q5_0 and Q8_0 matrices; reference on the decoded weights")
 
 
-MODELS = {f.__name__: f for f in (qwen2_tied, qwen2_untied, llama3, deepseek_v3, deepseek_v3_nogroup, qwen2_wide)}
+MODELS = {f.__name__: f for f in (qwen2_tied, qwen2_untied, llama3, deepseek_v3, deepseek_v3_nogroup, deepseek_v3_mtp,
+                                     qwen2_wide)}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)

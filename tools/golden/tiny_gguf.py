@@ -48,7 +48,7 @@ def _common_keys(w, cfg):
     w.add_name("tiny random " + cfg["model_type"])
     w.add_context_length(cfg["max_position_embeddings"])
     w.add_embedding_length(cfg["hidden_size"])
-    w.add_block_count(cfg["num_hidden_layers"])
+    w.add_block_count(cfg["num_hidden_layers"] + cfg.get("num_nextn_predict_layers", 0))
     w.add_feed_forward_length(cfg["intermediate_size"])
     w.add_head_count(cfg["num_attention_heads"])
     w.add_layer_norm_rms_eps(cfg["rms_norm_eps"])
@@ -58,6 +58,8 @@ def _common_keys(w, cfg):
 
 def _deepseek_keys(w, cfg, absorbed, groups):
     nope, rope, lora = cfg["qk_nope_head_dim"], cfg["qk_rope_head_dim"], cfg["kv_lora_rank"]
+    if cfg["num_nextn_predict_layers"]:
+        w.add_nextn_predict_layers(cfg["num_nextn_predict_layers"])
     w.add_leading_dense_block_count(cfg["first_k_dense_replace"])
     w.add_q_lora_rank(cfg["q_lora_rank"])
     w.add_kv_lora_rank(lora)
@@ -99,6 +101,8 @@ NAMES = {
     "mlp.down_proj": "ffn_down", "mlp.gate": "ffn_gate_inp",
     "mlp.shared_experts.gate_proj": "ffn_gate_shexp", "mlp.shared_experts.up_proj": "ffn_up_shexp",
     "mlp.shared_experts.down_proj": "ffn_down_shexp",
+    "eh_proj": "nextn.eh_proj", "enorm": "nextn.enorm", "hnorm": "nextn.hnorm",
+    "shared_head.norm": "nextn.shared_head_norm",
 }
 
 
@@ -111,6 +115,8 @@ def _layer_tensors(out, cfg, state, n, absorbed):
             out[f"blk.{n}.exp_probs_b.bias"] = value
             continue
         part, kind = name[len(pre):].rsplit(".", 1)
+        if part in ("embed_tokens", "shared_head.head"):  # copies of the model's own
+            continue
         short = NAMES[part]
         if cfg["model_type"] == "llama" and short in ("attn_q", "attn_k"):
             heads = cfg["num_attention_heads" if short == "attn_q" else "num_key_value_heads"]
@@ -131,7 +137,7 @@ def _layer_tensors(out, cfg, state, n, absorbed):
 def tensors(cfg, state, absorbed=False):
     """GGUF name → float32 array, in llama.cpp's layout."""
     out = {"token_embd.weight": state["model.embed_tokens.weight"]}
-    for n in range(cfg["num_hidden_layers"]):
+    for n in range(cfg["num_hidden_layers"] + cfg.get("num_nextn_predict_layers", 0)):
         _layer_tensors(out, cfg, state, n, absorbed)
     out["output_norm.weight"] = state["model.norm.weight"]
     if "lm_head.weight" in state:
