@@ -9,9 +9,10 @@ Questions about the texts in tests/golden/real/<model>.json:
 2. the kernels in use by default (or --kernels) against `ref`, at every position (799 in all): mean KL divergence, at
    most 2e-3. KL is taken over the 20,000 most probable tokens of each side that both list, the rest lumped together as
    one (its mass is about 1e-5);
-3. the same positions: the most probable token agrees at 98% or more. All positions, because a disagreement is a near
+3. the same positions: the most probable token agrees at 98% or more (SmolLM2: 97%, since a small model has more near
+   ties where it hardly knows the language). All positions, because a disagreement is a near
    tie (the distance of the two best tokens is printed) and a hundred positions do not hold enough of them for a rate.
-   With --texts the sample is smaller, and as many may differ as chance gives a 2% rate in 19 of 20 samples;
+   With --texts the sample is smaller, and as many may differ as chance gives at that rate in 19 of 20 samples;
 4. where the reference has one, the perplexity of a shared article's first 1,024 tokens (256 with --texts) with `ref`,
    within 0.1% of transformers'. The text is read from $HOLDFAST_SHARED/data/qa.
 The reference kernels are slow: with the 1.5B all seven texts take many minutes; --texts en-story,zh-handbook is the
@@ -31,7 +32,7 @@ import table_rows
 
 HERE = pathlib.Path(__file__).resolve().parent
 SHARED = pathlib.Path(os.environ.get("HOLDFAST_SHARED") or HERE.parents[1] / ".." / "shared")
-MAX_KL, MIN_SAME, MAX_PERPLEXITY = 2e-3, 0.98, 1e-3
+MAX_KL, MAX_PERPLEXITY = 2e-3, 1e-3
 SUPPORT = 20000
 
 
@@ -88,9 +89,8 @@ def margin(p):
     return next(best) - next(best)
 
 
-def allowed_flips(n, sampled):
-    """2% of n; in a sample, the 95% quantile of the binomial distribution with that rate."""
-    p = 1 - MIN_SAME
+def allowed_flips(n, sampled, p):
+    """The share p of n; in a sample, the 95% quantile of the binomial distribution with that rate."""
     if not sampled:
         return math.floor(n * p + 1e-9)
     k, term = 0, (1 - p) ** n
@@ -109,15 +109,24 @@ def compare(text, ours, fast):
     return difference, kls, flips
 
 
-def check_installed(args):
-    """The short form, on every installed file that has a reference; 77 where there is none."""
+def models_folder():
     home = os.environ.get("HOLDFAST_HOME") or os.path.join(
         os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "holdfast")
-    folder = pathlib.Path(os.environ.get("HOLDFAST_TEST_MODELS") or os.path.join(home, "models"))
-    models = [f for r in sorted(HERE.glob("real/*.json")) for f in sorted(folder.rglob("*.gguf"))
+    return pathlib.Path(os.environ.get("HOLDFAST_TEST_MODELS") or os.path.join(home, "models"))
+
+
+def installed():
+    """The installed files that have a reference here."""
+    folder = models_folder()
+    return [f for r in sorted(HERE.glob("real/*.json")) for f in sorted(folder.rglob("*.gguf"))
               if f.name.lower().startswith(r.stem)]
+
+
+def check_installed(args):
+    """The short form, on every installed file that has a reference; 77 where there is none."""
+    models = installed()
     if not models:
-        print(f"no real model under {folder}: holdfast pull qwen2.5-coder:0.5b brings one")
+        print(f"no real model under {models_folder()}: holdfast pull qwen2.5-coder:0.5b brings one")
         return 77
     # One text each, so that it takes a minute: Chinese on the first, English on the others.
     worst = 0
@@ -127,15 +136,15 @@ def check_installed(args):
     return worst
 
 
-def report_rows(args, ref, n, worst, mean, perplexity):
+def report_rows(args, ref, n, worst, mean, perplexity, tokens):
     """The figures as rows of docs/models.md."""
     name, kind = re.match(r"(.*)[-.](\w+)\.gguf", ref["model"], re.I).groups()
     where = f"GGUF {kind.upper()}", "llama" if name.lower().startswith("smollm") else "qwen2"
-    table_rows.add(*where, f"{name}, log-probabilities: transformers F32 on the decoded file, recorded positions; "
+    table_rows.add(*where, f"{name}, log-probabilities: transformers F32 on the decoded file, recorded positions of {n}; "
                    "kernels ref", worst, ref["tolerance"])
     table_rows.add(*where, f"{name}, mean KL divergence of kernels {args.kernels} from ref, {n} positions", mean, MAX_KL)
     if perplexity:
-        table_rows.add(*where, f"{name}, perplexity of an article, relative: transformers F32 on the decoded file, "
+        table_rows.add(*where, f"{name}, perplexity of an article's first {tokens} tokens, relative: transformers F32 on the decoded file, "
                        f"{perplexity[1]:.3f}; kernels ref", abs(perplexity[0] / perplexity[1] - 1), MAX_PERPLEXITY)
 
 
@@ -168,12 +177,12 @@ def main():
     if not all_kl:
         sys.exit(f"no such text: {args.texts}")
     n, mean = len(all_kl), sum(all_kl) / len(all_kl)
-    most = allowed_flips(n, bool(chosen))
+    most = allowed_flips(n, bool(chosen), 0.03 if "smollm" in stem else 0.02)
     checks = [(worst <= ref["tolerance"],
                f"ref against the float32 reference: largest difference {worst:.2e} (at most {ref['tolerance']})"),
               (mean <= MAX_KL, f"{args.kernels} against ref: mean KL {mean:.2e} (at most {MAX_KL})"),
               (n_flips <= most, f"{args.kernels} against ref: another argmax at {n_flips} of {n}, {n_flips / n:.1%} (at most {most})")]
-    perplexity = None
+    perplexity = tokens = None
     if "article" in ref:
         tokens = (min if chosen else max)(map(int, ref["article"]["perplexity"]))
         perplexity = article_perplexity(args, ref["article"], tokens)
@@ -181,7 +190,7 @@ def main():
         got, want = perplexity
         checks.append((abs(got / want - 1) <= MAX_PERPLEXITY,
                        f"ref: perplexity of {tokens} tokens {got:.4f}, transformers {want:.4f} (within {MAX_PERPLEXITY:.1%})"))
-    report_rows(args, ref, n, worst, mean, perplexity)
+    report_rows(args, ref, n, worst, mean, perplexity, tokens)
     for ok, sentence in checks:
         print(("ok    " if ok else "FAIL  ") + sentence)
     passed = sum(ok for ok, _ in checks)

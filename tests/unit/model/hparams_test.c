@@ -3,6 +3,8 @@
 
 #include <math.h>
 
+#include "base/buf.h"
+
 static void read_from(struct hd_hparams *hp, const char *path)
 {
     struct hd_store *store;
@@ -19,7 +21,8 @@ static void both_formats_agree(void **state)
                                            {"qwen2-untied", "qwen2-untied.gguf"},
                                            {"llama3", "llama3.gguf"},
                                            {"deepseek-v3", "deepseek-v3-kvb.gguf"},
-                                           {"deepseek-v3", "deepseek-v3-mla.gguf"}};
+                                           {"deepseek-v3", "deepseek-v3-mla.gguf"},
+                                           {"deepseek-v3-mtp", "deepseek-v3-mtp.gguf"}};
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         struct hd_hparams a, b;
         char path[512];
@@ -29,6 +32,8 @@ static void both_formats_agree(void **state)
         read_from(&b, path);
         assert_string_equal(a.arch_name, b.arch_name);
         assert_int_equal(a.n_vocab, b.n_vocab);
+        assert_int_equal(a.n_layer, b.n_layer);
+        assert_int_equal(a.n_layer_mtp, b.n_layer_mtp);
         assert_int_equal(a.n_head_kv, b.n_head_kv);
         assert_int_equal(a.head_dim, b.head_dim);
         assert_int_equal(a.tied, b.tied);
@@ -38,6 +43,131 @@ static void both_formats_agree(void **state)
         assert_true(a.rope.theta == b.rope.theta);
         assert_true(hd_hparams_attention_scale(&a) == hd_hparams_attention_scale(&b));
     }
+}
+
+/* --- GGUF headers of our own: hyper-parameters need no weights ---------------------------------
+ */
+
+static void put_u32(struct hd_buf *buf, uint32_t v)
+{
+    hd_buf_append(buf, &v, 4);
+}
+
+static void put_u64(struct hd_buf *buf, uint64_t v)
+{
+    hd_buf_append(buf, &v, 8);
+}
+
+static void put_str(struct hd_buf *buf, const char *s)
+{
+    put_u64(buf, strlen(s));
+    hd_buf_append(buf, s, strlen(s));
+}
+
+struct number {
+    const char *key;
+    uint32_t value;
+};
+
+/* A deepseek2 header with these keys beside the ones that every file has, and F32 tensors of four
+ * elements by name (the embedding: 4 × 4). */
+static void read_deepseek2(struct hd_hparams *hp, const struct number *more, size_t n_more,
+                           const char *const *tensors, size_t n_tensor)
+{
+    static const struct number always[] = {
+        {"deepseek2.embedding_length", 4},          {"deepseek2.context_length", 512},
+        {"deepseek2.feed_forward_length", 8},       {"deepseek2.attention.head_count", 2},
+        {"deepseek2.attention.kv_lora_rank", 4},    {"deepseek2.rope.dimension_count", 2},
+        {"deepseek2.attention.key_length", 6},      {"deepseek2.attention.value_length", 4},
+        {"deepseek2.leading_dense_block_count", 1}, {"deepseek2.expert_used_count", 8},
+        {"deepseek2.expert_shared_count", 1},       {"deepseek2.expert_feed_forward_length", 4},
+        {"deepseek2.expert_gating_func", 2},
+    };
+    size_t n_always = sizeof always / sizeof *always;
+    char path[] = "/tmp/holdfast-hparams-XXXXXX.gguf";
+    struct hd_buf buf;
+    int fd = mkstemps(path, 5);
+    assert_true(fd >= 0);
+    close(fd);
+    hd_buf_init(&buf, 1 << 20);
+    hd_buf_puts(&buf, "GGUF");
+    put_u32(&buf, 3);
+    put_u64(&buf, 1 + n_tensor);
+    put_u64(&buf, 2 + n_always + n_more);
+    put_str(&buf, "general.architecture");
+    put_u32(&buf, 8);
+    put_str(&buf, "deepseek2");
+    put_str(&buf, "deepseek2.attention.layer_norm_rms_epsilon");
+    put_u32(&buf, 6);
+    hd_buf_append(&buf, &(float){1e-6f}, 4);
+    for (size_t i = 0; i < n_always + n_more; i++) {
+        const struct number *n = i < n_always ? &always[i] : &more[i - n_always];
+        put_str(&buf, n->key);
+        put_u32(&buf, 4);
+        put_u32(&buf, n->value);
+    }
+    for (size_t i = 0; i < 1 + n_tensor; i++) {
+        put_str(&buf, i ? tensors[i - 1] : "token_embd.weight");
+        put_u32(&buf, i ? 1 : 2);
+        put_u64(&buf, 4);
+        if (!i)
+            put_u64(&buf, 4);
+        put_u32(&buf, 0);
+        put_u64(&buf, i ? 32 + 32 * i : 0);
+    }
+    while (buf.len % 32)
+        hd_buf_putc(&buf, 0);
+    for (size_t i = 0; i < 64 + 32 * n_tensor; i++)
+        hd_buf_putc(&buf, 0);
+    assert_int_equal(buf.err, HD_OK);
+    assert_int_equal(hd_file_write(path, buf.data, buf.len, NULL), HD_OK);
+    hd_buf_dispose(&buf);
+    read_from(hp, path);
+    unlink(path);
+}
+
+/* Files of the 671B without expert_group keys: 256 experts mean 8 groups, of which 4 are kept. */
+static void missing_groups_of_256_experts(void **state)
+{
+    struct hd_hparams hp;
+    const struct number plain[] = {{"deepseek2.block_count", 3}, {"deepseek2.expert_count", 256}};
+    read_deepseek2(&hp, plain, 2, NULL, 0);
+    assert_int_equal(hp.n_expert_group, 8);
+    assert_int_equal(hp.n_expert_group_used, 4);
+    const struct number said[] = {{"deepseek2.block_count", 3},
+                                  {"deepseek2.expert_count", 256},
+                                  {"deepseek2.expert_group_count", 16},
+                                  {"deepseek2.expert_group_used_count", 2}};
+    read_deepseek2(&hp, said, 4, NULL, 0);
+    assert_int_equal(hp.n_expert_group, 16);
+    assert_int_equal(hp.n_expert_group_used, 2);
+    const struct number fewer[] = {{"deepseek2.block_count", 3}, {"deepseek2.expert_count", 64}};
+    read_deepseek2(&hp, fewer, 2, NULL, 0);
+    assert_int_equal(hp.n_expert_group, 1);
+    assert_int_equal(hp.n_expert_group_used, 1);
+}
+
+/* The MTP layer counted in block_count, kept but not counted, and left out by the converter. */
+static void mtp_layers_of_gguf_files(void **state)
+{
+    struct hd_hparams hp;
+    static const char *const last[] = {"blk.2.nextn.eh_proj.weight"};
+    static const char *const behind[] = {"blk.3.nextn.eh_proj.weight"};
+    const struct number keys[] = {{"deepseek2.block_count", 3},
+                                  {"deepseek2.expert_count", 256},
+                                  {"deepseek2.nextn_predict_layers", 1}};
+    read_deepseek2(&hp, keys, 3, last, 1);
+    assert_int_equal(hp.n_layer, 2);
+    assert_int_equal(hp.n_layer_mtp, 1);
+    read_deepseek2(&hp, keys, 3, behind, 1);
+    assert_int_equal(hp.n_layer, 3);
+    assert_int_equal(hp.n_layer_mtp, 1);
+    read_deepseek2(&hp, keys, 3, NULL, 0);
+    assert_int_equal(hp.n_layer, 3);
+    assert_int_equal(hp.n_layer_mtp, 0);
+    read_deepseek2(&hp, keys, 2, last, 1); /* without the key the tensor says nothing */
+    assert_int_equal(hp.n_layer, 3);
+    assert_int_equal(hp.n_layer_mtp, 0);
 }
 
 /* The published R1 values: correction range 10 … 23 of 32 pairs, softmax scale 0.1352338. */
@@ -159,6 +289,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_formats_agree),
+        cmocka_unit_test(missing_groups_of_256_experts),
+        cmocka_unit_test(mtp_layers_of_gguf_files),
         cmocka_unit_test(yarn_of_r1),
         cmocka_unit_test(bad_configs_are_refused),
         cmocka_unit_test(missing_and_misshapen_tensors_are_named),
