@@ -13,7 +13,7 @@
 #include "net/url.h"
 
 enum { MAX_BYTES = 4 << 20, MAX_MODELS = 10000, MAX_SOURCES = 16, MAX_PARTS = 9999 };
-enum { MAX_DOCUMENTS = 16 };
+enum { MAX_DOCUMENTS = 16, MAX_FILES = 1000 };
 static const uint64_t max_size = 1ull << 46; /* 64 TiB: beyond any model, far from overflow */
 
 /* Made by the build from share/catalogue.json. */
@@ -98,6 +98,12 @@ static bool valid_relative_path(const char *s, const char *more)
     return true;
 }
 
+/* The same with {file} in it, also at its beginning. */
+static bool valid_folder_path(const char *s)
+{
+    return valid_relative_path(*s == '{' ? s + 1 : s, "._+-{}");
+}
+
 static bool valid_sha256(const char *s)
 {
     size_t n = strspn(s, "0123456789abcdef");
@@ -120,6 +126,22 @@ static bool valid_pattern(const char *s)
         }
     }
     return true;
+}
+
+/* {file} just once, and no other braces. */
+static bool valid_file_pattern(const char *s)
+{
+    const char *at = strstr(s, "{file}");
+    return at && !memchr(s, '{', (size_t)(at - s)) && !strchr(at + 1, '{') &&
+           !memchr(s, '}', (size_t)(at - s)) && !strchr(at + 6, '}');
+}
+
+enum hd_err hd_catalogue_expand_file(char *out, size_t cap, const char *pattern, const char *file)
+{
+    const char *at = strstr(pattern, "{file}");
+    int n = at ? snprintf(out, cap, "%.*s%s%s", (int)(at - pattern), pattern, file, at + 6)
+               : snprintf(out, cap, "%s", pattern);
+    return n < 0 || (size_t)n >= cap ? HD_ERR_LIMIT : HD_OK;
 }
 
 enum hd_err hd_catalogue_expand(char *out, size_t cap, const char *pattern, int n)
@@ -214,11 +236,12 @@ const char *hd_source_label(enum hd_source_type type)
     return labels[type];
 }
 
-static enum hd_err read_hub(struct hd_source *s, json_t *object, const struct place *at)
+static enum hd_err read_hub(struct hd_source *s, json_t *object, bool folder,
+                            const struct place *at)
 {
     enum hd_err err = get_text(&s->repo, object, "repo", true, at);
     if (!err)
-        err = get_text(&s->file, object, "file", true, at);
+        err = get_text(&s->file, object, "file", !folder, at);
     if (!err)
         err = get_text(&s->revision, object, "revision", false, at);
     if (err)
@@ -228,14 +251,19 @@ static enum hd_err read_hub(struct hd_source *s, json_t *object, const struct pl
     const char *slash = strchr(s->repo, '/');
     if (!valid_relative_path(s->repo, "._-") || !slash || strchr(slash + 1, '/'))
         return wrong(at, "repo", "must be OWNER/NAME");
-    if (!valid_relative_path(s->file, "._+-"))
-        return wrong(at, "file", "must be a path within the repository");
+    if (folder && !s->file)
+        s->file = "{file}";
+    if (folder ? !valid_file_pattern(s->file) || !valid_folder_path(s->file)
+               : !valid_relative_path(s->file, "._+-"))
+        return wrong(at, "file", "must be a path within the repository%s",
+                     folder ? ", {file} for the file's name" : "");
     if (!plain_name(s->revision, "._-", 100))
         return wrong(at, "revision", "must be a branch, tag or commit");
     return HD_OK;
 }
 
-static enum hd_err read_wheels(struct hd_source *s, json_t *object, const struct place *at)
+static enum hd_err read_wheels(struct hd_source *s, json_t *object, bool folder,
+                               const struct place *at)
 {
     uint64_t parts = 0;
     enum hd_err err = get_text(&s->package, object, "package", true, at);
@@ -254,6 +282,13 @@ static enum hd_err read_wheels(struct hd_source *s, json_t *object, const struct
         return wrong(at, "package", "must be a package name, {n} for the part's number");
     if (!plain_name(s->version, "._+!-", 100))
         return wrong(at, "version", "must be one exact version");
+    if (folder) {
+        if (s->parts > 1 || s->part_bytes || strchr(s->package, '{'))
+            return wrong(at, "parts", "a folder comes in one package");
+        return valid_file_pattern(s->member) && valid_folder_path(s->member)
+                   ? HD_OK
+                   : wrong(at, "member", "must be a path within the wheel, {file} for the file");
+    }
     if (!valid_relative_path(s->member, "._-{}:") || !valid_pattern(s->member))
         return wrong(at, "member", "must be a path within the wheel, {n} or {n:02} for the number");
     if (s->parts > 1 && (!strstr(s->package, "{n") || !s->part_bytes))
@@ -261,7 +296,8 @@ static enum hd_err read_wheels(struct hd_source *s, json_t *object, const struct
     return HD_OK;
 }
 
-static enum hd_err read_file_source(struct hd_source *s, json_t *object, const struct place *at)
+static enum hd_err read_file_source(struct hd_source *s, json_t *object, bool folder,
+                                    const struct place *at)
 {
     enum hd_err err = get_text(&s->path, object, "path", true, at);
     if (err)
@@ -271,9 +307,14 @@ static enum hd_err read_file_source(struct hd_source *s, json_t *object, const s
                : wrong(at, "path", "must be an absolute path or file:///…");
 }
 
-static enum hd_err read_https(struct hd_source *s, json_t *object, const struct place *at)
+static enum hd_err read_https(struct hd_source *s, json_t *object, bool folder,
+                              const struct place *at)
 {
     struct hd_url url;
+    if (folder)
+        return wrong(at, "type",
+                     "https cannot give a folder (huggingface, modelscope, wheels, file "
+                     "can)");
     enum hd_err err = get_text(&s->url, object, "url", true, at);
     if (err)
         return err;
@@ -290,7 +331,7 @@ static enum hd_err read_https(struct hd_source *s, json_t *object, const struct 
 /* The type's fields, and how to read them. */
 static const struct {
     const char *type;
-    enum hd_err (*read)(struct hd_source *s, json_t *object, const struct place *at);
+    enum hd_err (*read)(struct hd_source *s, json_t *object, bool folder, const struct place *at);
     const char *known[10];
 } source_types[HD_SOURCE_TYPES] = {
     {"huggingface",
@@ -306,6 +347,19 @@ static const struct {
     {"file", read_file_source, {"type", "path", "size", "sha256", "convert", NULL}},
     {"https", read_https, {"type", "url", "size", "sha256", "convert", NULL}},
 };
+
+/* Sizes and hashes of a folder belong to its files. */
+static enum hd_err check_folder_source(const struct hd_source *s,
+                                       const struct hd_catalogue_model *model,
+                                       const struct place *at)
+{
+    if (s->size || s->sha256 || s->convert)
+        return wrong(at, "sources", "sizes, hashes and conversions do not go with a folder");
+    for (size_t i = 0; s->type == HD_SOURCE_WHEELS && i < model->n_part; i++)
+        if (!model->part[i].sha256 || !model->part[i].size)
+            return wrong(at, "sources", "wheels need the size and sha256 of every file");
+    return HD_OK;
+}
 
 static enum hd_err read_source(struct hd_source *s, json_t *object,
                                const struct hd_catalogue_model *model, const struct place *at)
@@ -328,13 +382,15 @@ static enum hd_err read_source(struct hd_source *s, json_t *object,
     if (!err)
         err = get_text(&s->convert, object, "convert", false, at);
     if (!err)
-        err = source_types[i].read(s, object, at);
+        err = source_types[i].read(s, object, model->n_part > 0, at);
     if (err)
         return err;
     if (s->convert && strcmp(s->convert, "e5s1") != 0)
         return wrong(at, "convert", "\"%.40s\" is unknown (e5s1 is known)", s->convert);
     if (s->convert && (!s->size || !s->sha256 || !model->size || !model->sha256))
         return wrong(at, "convert", "needs size and sha256 of the source, and of the model");
+    if (model->n_part)
+        return check_folder_source(s, model, at);
     if (!s->size)
         s->size = model->size;
     if (!s->sha256)
@@ -389,11 +445,81 @@ static enum hd_err read_sources(struct hd_catalogue_model *m, json_t *object,
     return err;
 }
 
+static bool same_or_note_of(const char *a, const char *b)
+{
+    size_t n = strlen(a);
+    return !strncasecmp(a, b, n) && (!b[n] || !strcasecmp(b + n, ".json"));
+}
+
+static enum hd_err read_part(struct hd_catalogue_model *m, size_t i, json_t *object,
+                             const struct place *at)
+{
+    static const char *const known[] = {"name", "size", "sha256", NULL};
+    struct hd_catalogue_file *part = &m->part[i];
+    if (!json_is_object(object))
+        return wrong(at, "files", "must hold objects");
+    enum hd_err err = check_fields(object, known, at);
+    if (!err)
+        err = get_text(&part->name, object, "name", true, at);
+    if (!err)
+        err = get_size_and_hash(&part->size, &part->sha256, object, at);
+    if (err)
+        return err;
+    if (!valid_relative_path(part->name, "._+-") || ends_with(part->name, ".partial") ||
+        ends_with(part->name, ".journal") || ends_with(part->name, ".licence.txt"))
+        return wrong(at, "files", "\"%.60s\" is not a path within the folder", part->name);
+    /* Beside each file lies its note while the folder is being filled. */
+    for (size_t k = 0; k < i; k++)
+        if (same_or_note_of(m->part[k].name, part->name) ||
+            same_or_note_of(part->name, m->part[k].name))
+            return wrong(at, "files", "\"%.60s\" collides with another one", part->name);
+    return HD_OK;
+}
+
+/* A model that is a folder of several files. */
+static enum hd_err read_folder(struct hd_catalogue_model *m, json_t *object, const struct place *at)
+{
+    json_t *list = json_object_get(object, "files");
+    size_t n = json_array_size(list);
+    bool all = true;
+    enum hd_err err = get_text(&m->file, object, "folder", true, at);
+    if (err)
+        return err;
+    if (!valid_file_name(m->file) || ends_with(m->file, ".gguf"))
+        return wrong(at, "folder", "\"%.60s\" is not a plain folder name", m->file);
+    if (json_object_get(object, "size") || json_object_get(object, "sha256"))
+        return wrong(at, "files", "sizes and hashes of a folder belong to its files");
+    if (!n || n > MAX_FILES)
+        return wrong(at, "files", "must be a list of 1 to %d files", MAX_FILES);
+    m->part = calloc(n, sizeof *m->part);
+    if (!m->part)
+        return hd_fail(at->msg, HD_ERR_NOMEM, "catalogue: out of memory");
+    m->n_part = n;
+    for (size_t i = 0; !err && i < n; i++) {
+        err = read_part(m, i, json_array_get(list, i), at);
+        all = all && m->part[i].size;
+        m->size += m->part[i].size;
+    }
+    m->size = all ? m->size : 0;
+    return err;
+}
+
+static enum hd_err read_plain_file(struct hd_catalogue_model *m, json_t *object,
+                                   const struct place *at)
+{
+    enum hd_err err = get_text(&m->file, object, "file", true, at);
+    if (!err && !valid_file_name(m->file))
+        err = wrong(at, "file", "\"%.60s\" is not a plain file name", m->file);
+    if (!err && json_object_get(object, "files"))
+        err = wrong(at, "files", "belongs to an entry with \"folder\"");
+    return err ? err : get_size_and_hash(&m->size, &m->sha256, object, at);
+}
+
 static enum hd_err read_model(struct hd_catalogue_model *m, json_t *object, struct place *at)
 {
-    static const char *const known[] = {"name",       "title",   "licence", "architecture",
-                                        "parameters", "file",    "size",    "size_about",
-                                        "sha256",     "sources", NULL};
+    static const char *const known[] = {
+        "name",       "title",  "licence", "architecture", "parameters", "file", "size",
+        "size_about", "sha256", "sources", "folder",       "files",      NULL};
     if (!json_is_object(object))
         return wrong(at, "models", "must hold objects");
     enum hd_err err = get_text(&m->name, object, "name", true, at);
@@ -412,12 +538,11 @@ static enum hd_err read_model(struct hd_catalogue_model *m, json_t *object, stru
         err = get_text(&m->architecture, object, "architecture", false, at);
     if (!err)
         err = get_text(&m->parameters, object, "parameters", false, at);
+    if (!err && json_object_get(object, "folder") && json_object_get(object, "file"))
+        err = wrong(at, "folder", "an entry is a file or a folder");
     if (!err)
-        err = get_text(&m->file, object, "file", true, at);
-    if (!err && !valid_file_name(m->file))
-        err = wrong(at, "file", "\"%.60s\" is not a plain file name", m->file);
-    if (!err)
-        err = get_size_and_hash(&m->size, &m->sha256, object, at);
+        err = json_object_get(object, "folder") ? read_folder(m, object, at)
+                                                : read_plain_file(m, object, at);
     if (!err)
         err = get_number(&m->size_about, object, "size_about", max_size, at);
     if (!err)
@@ -435,6 +560,7 @@ static enum hd_err add_model(struct hd_catalogue *c, const struct hd_catalogue_m
     for (size_t i = 0; i < c->n; i++) {
         if (!strcasecmp(c->model[i].name, m->name)) {
             free(c->model[i].source);
+            free(c->model[i].part);
             c->model[i] = *m;
             return HD_OK;
         }
@@ -467,8 +593,10 @@ static enum hd_err read_models(struct hd_catalogue *c, json_t *root, struct plac
         err = read_model(&m, json_array_get(models, i), at);
         if (!err)
             err = add_model(c, &m, at->msg);
-        if (err)
+        if (err) {
             free(m.source);
+            free(m.part);
+        }
     }
     return err;
 }
@@ -539,8 +667,10 @@ void hd_catalogue_free(struct hd_catalogue *c)
 {
     if (!c)
         return;
-    for (size_t i = 0; i < c->n; i++)
+    for (size_t i = 0; i < c->n; i++) {
         free(c->model[i].source);
+        free(c->model[i].part);
+    }
     for (size_t i = 0; i < c->n_document; i++) {
         json_decref(c->document[i]);
         free(c->origin[i]);

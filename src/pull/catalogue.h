@@ -37,6 +37,13 @@ struct hd_source {
                             into the model's file here; NULL: the file as it is */
 };
 
+/* One file of a model that is a folder. */
+struct hd_catalogue_file {
+    const char *name;   /* within the folder, "1_Pooling/config.json" */
+    uint64_t size;      /* 0 unknown */
+    const char *sha256; /* NULL unknown */
+};
+
 struct hd_catalogue_model {
     const char *name;  /* "qwen2.5-coder:1.5b" */
     const char *title; /* for people; never NULL, like licence and licence_url */
@@ -44,11 +51,13 @@ struct hd_catalogue_model {
     const char *licence_text; /* a few sentences, or NULL */
     const char *architecture; /* hints, or NULL */
     const char *parameters;
-    const char *file;    /* its name under models/ */
-    uint64_t size;       /* bytes; 0 unknown */
+    const char *file;    /* its name under models/: a file, or a folder where n_part > 0 */
+    uint64_t size;       /* bytes, of a folder's files together; 0 unknown */
     uint64_t size_about; /* a round figure where size is unknown; 0 none */
-    const char *sha256;  /* NULL unknown */
-    const char *origin;  /* "built-in", or the file that the entry came from */
+    const char *sha256;  /* NULL unknown, and for a folder */
+    struct hd_catalogue_file *part; /* of a folder: its files; NULL */
+    size_t n_part;
+    const char *origin; /* "built-in", or the file that the entry came from */
     struct hd_source *source;
     size_t n_source;
 };
@@ -75,6 +84,9 @@ const struct hd_catalogue_model *hd_catalogue_find_file(const struct hd_catalogu
 
 /* "huggingface", "modelscope", "pip", "file", "https": what --source and messages call it. */
 const char *hd_source_label(enum hd_source_type type);
+
+/* Fills {file} in a source of a folder. LIMIT if it does not fit. */
+enum hd_err hd_catalogue_expand_file(char *out, size_t cap, const char *pattern, const char *file);
 
 /* Fills {n} and {n:02} of a package or member pattern. LIMIT if it does not fit. */
 enum hd_err hd_catalogue_expand(char *out, size_t cap, const char *pattern, int n);

@@ -12,7 +12,7 @@
 
 #include "base/file.h"
 
-enum { MAX_NOTE_BYTES = 64 * 1024, MAX_INSTALLED = 4096 };
+enum { MAX_NOTE_BYTES = 64 * 1024, MAX_INSTALLED = 4096, MAX_DEPTH = 4 };
 
 static bool ends_with(const char *s, const char *end)
 {
@@ -68,6 +68,25 @@ static enum hd_err read_note(struct hd_installed *item)
     return err;
 }
 
+/* Bytes of the files in a folder, a few levels deep. */
+static uint64_t folder_bytes(const char *path, int depth)
+{
+    uint64_t sum = 0;
+    DIR *dir = depth > 0 ? opendir(path) : NULL;
+    for (struct dirent *entry; dir && (entry = readdir(dir));) {
+        struct stat st;
+        char *below = entry->d_name[0] == '.' ? NULL : hd_path_join(path, entry->d_name);
+        if (below && !lstat(below, &st))
+            sum += S_ISREG(st.st_mode)   ? (uint64_t)st.st_size
+                   : S_ISDIR(st.st_mode) ? folder_bytes(below, depth - 1)
+                                         : 0;
+        free(below);
+    }
+    if (dir)
+        closedir(dir);
+    return sum;
+}
+
 /* *found says whether `file` under `models` is a model; then *item is filled and owned. */
 static enum hd_err look(struct hd_installed *item, bool *found, const char *models,
                         const char *file)
@@ -75,7 +94,7 @@ static enum hd_err look(struct hd_installed *item, bool *found, const char *mode
     struct stat st = {0};
     *item = (struct hd_installed){0};
     *found = false;
-    if (file[0] == '.')
+    if (file[0] == '.' || ends_with(file, ".partial"))
         return HD_OK;
     char *path = hd_path_join(models, file);
     if (!path)
@@ -90,6 +109,7 @@ static enum hd_err look(struct hd_installed *item, bool *found, const char *mode
         char *config = hd_path_join(path, "config.json");
         is_model = config && hd_path_exists(config);
         free(config);
+        item->size = is_model ? folder_bytes(path, MAX_DEPTH) : 0;
     }
     if (!is_model) {
         free(path);

@@ -17,7 +17,7 @@ struct hd_installed {
     char *file;    /* file or folder name under models/ */
     char *path;    /* full path */
     char *licence; /* from the note; NULL if unknown */
-    uint64_t size; /* bytes of the file; 0 for a folder */
+    uint64_t size; /* bytes of the file, or of all files of the folder */
     char sha256[65]; /* of the finished file, from the note; "" if unknown */
     bool noted;      /* the note is there and agrees with the file's size */
 };

