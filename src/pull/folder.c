@@ -26,6 +26,7 @@ struct folder {
     char (*hex)[65]; /* [n_part] */
     uint64_t done;   /* bytes of the files before this one */
     char asked[32];  /* the source that was announced last */
+    char good[32];   /* the source that gave the last file; "" none yet */
 };
 
 /* One file's events as parts of the whole's. */
@@ -77,6 +78,19 @@ static enum hd_err sources_of(struct hd_source **out, char (**text)[MAX_NAME],
     return HD_OK;
 }
 
+/* What gave the last file is asked first: a hub that does not answer costs its seconds once. */
+static void good_source_first(const struct folder *f, struct hd_source *source)
+{
+    for (size_t i = 1; i < f->model->n_source; i++) {
+        struct hd_source good = source[i];
+        if (!f->good[0] || strcmp(hd_source_label(good.type), f->good) != 0)
+            continue;
+        memmove(source + 1, source, i * sizeof *source);
+        source[0] = good;
+        return;
+    }
+}
+
 /* Fetches one file into its place below f->partial. */
 static enum hd_err pull_part(struct folder *f, size_t i, struct hd_pull_result *out,
                              struct hd_errmsg *msg)
@@ -106,6 +120,8 @@ static enum hd_err pull_part(struct folder *f, size_t i, struct hd_pull_result *
         own = NULL;
         err = HD_ERR_NOMEM;
     }
+    if (!err)
+        good_source_first(f, source);
     options.models = where;
     options.only_source = own ? own : options.only_source;
     model.source = source;
@@ -206,8 +222,10 @@ static enum hd_err pull_parts(struct folder *f, struct hd_pull_result *out, stru
             memcpy(out->tried, one->tried, sizeof out->tried);
             out->n_tried = one->n_tried;
         }
-        if (one->source[0])
+        if (!err && one->source[0]) {
             memcpy(out->source, one->source, sizeof out->source);
+            memcpy(f->good, one->source, sizeof f->good);
+        }
         f->done += one->size;
     }
     out->size = f->done;

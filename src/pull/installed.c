@@ -51,6 +51,7 @@ static enum hd_err read_note(struct hd_installed *item)
     const char *name = json_string_value(json_object_get(note, "name"));
     const char *sha = json_string_value(json_object_get(note, "sha256"));
     const char *licence = json_string_value(json_object_get(note, "licence"));
+    const char *architecture = json_string_value(json_object_get(note, "architecture"));
     json_int_t size = json_integer_value(json_object_get(note, "size"));
     if (name && *name && size > 0 && (uint64_t)size == item->size) {
         char *copy = strdup(name);
@@ -59,6 +60,8 @@ static enum hd_err read_note(struct hd_installed *item)
             item->name = copy;
         }
         item->licence = licence ? strdup(licence) : NULL;
+        item->encoder =
+            architecture && (!strcmp(architecture, "bert") || !strcmp(architecture, "xlm-roberta"));
         if (sha && strlen(sha) == 64)
             memcpy(item->sha256, sha, 65);
         item->noted = true;
@@ -239,5 +242,11 @@ const struct hd_installed *hd_installed_default(const struct hd_installed *list,
     const struct hd_installed *item = hd_installed_find(list, n, "qwen2.5-coder:1.5b");
     if (!item)
         item = hd_installed_find(list, n, "qwen2.5-coder:0.5b");
-    return item ? item : n == 1 ? &list[0] : NULL;
+    size_t n_speaking = 0, last = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!list[i].encoder) {
+            n_speaking++;
+            last = i;
+        }
+    return item ? item : n_speaking == 1 ? &list[last] : NULL;
 }

@@ -19,6 +19,7 @@ struct hd_installed {
     char *licence; /* from the note; NULL if unknown */
     uint64_t size; /* bytes of the file, or of all files of the folder */
     char sha256[65]; /* of the finished file, from the note; "" if unknown */
+    bool encoder;    /* by the note: makes vectors, does not speak */
     bool noted;      /* the note is there and agrees with the file's size */
 };
 
@@ -39,7 +40,7 @@ enum hd_err hd_installed_name(struct hd_installed *list, size_t n,
 const struct hd_installed *hd_installed_find(const struct hd_installed *list, size_t n,
                                              const char *name);
 /* The model used when none is named: qwen2.5-coder:1.5b, else qwen2.5-coder:0.5b, else the only
- * one. NULL if there is none, or no way to choose. */
+ * one that is not known to be an encoder. NULL if there is none, or no way to choose. */
 const struct hd_installed *hd_installed_default(const struct hd_installed *list, size_t n);
 
 #endif

@@ -60,6 +60,8 @@ enum hd_err hd_note_write(const char *path, const struct hd_catalogue_model *m, 
                   m->name, "title", m->title, "size", (json_int_t)size, "sha256", sha256, "licence",
                   m->licence, "licence_url", m->licence_url, "source", source, "pulled_at", when,
                   "mtime_ns", (json_int_t)mtime_ns(&st));
+    if (note && m->architecture)
+        json_object_set_new(note, "architecture", json_string(m->architecture));
     char *text = note ? json_dumps(note, JSON_INDENT(2)) : NULL;
     json_decref(note);
     if (!text)
@@ -107,6 +109,8 @@ enum hd_err hd_note_write_folder(const char *path, const struct hd_catalogue_mod
                              1, "name", m->name, "title", m->title, "size", (json_int_t)size,
                              "sha256", sha256, "licence", m->licence, "licence_url", m->licence_url,
                              "source", source, "pulled_at", when, "files", files);
+    if (note && m->architecture)
+        json_object_set_new(note, "architecture", json_string(m->architecture));
     char *text = note ? json_dumps(note, JSON_INDENT(2)) : NULL;
     json_decref(note);
     if (!text)

