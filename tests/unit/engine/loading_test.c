@@ -1,0 +1,197 @@
+/* Loading: the same answer however weights come into memory and however far they have come, what
+ * is said meanwhile, and what is refused before anything is reserved. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "holdfast/holdfast.h"
+#include "kernels/arena.h"
+
+static const char *const models[] = {"qwen2-wide.gguf", "deepseek-v3-mla.gguf", "qwen2-tied"};
+static const char *const kernels[] = {"ref", "avx2", "avx512", "amx"};
+
+static struct hd_engine *start(const char *name, const char *model, const char *preload,
+                               struct hd_errmsg *msg)
+{
+    struct hd_engine *e = NULL;
+    struct hd_engine_options o = HD_ENGINE_OPTIONS_DEFAULT;
+    char path[512];
+    o.kernels = name;
+    o.n_thread = 2;
+    o.kv_bytes_max = 1 << 22;
+    o.max_sessions = 4;
+    o.preload = preload;
+    snprintf(path, sizeof path, HD_TEST_ROOT "/golden/models/%s", model);
+    if (hd_engine_new(&e, &o, msg))
+        return NULL;
+    if (hd_engine_load(e, "m", path, 0, msg)) {
+        hd_engine_free(e);
+        return NULL;
+    }
+    return e;
+}
+
+static char *answer(struct hd_engine *e)
+{
+    static const int32_t ids[] = {11, 12, 13, 14, 15, 16, 17, 18, 19, 20};
+    struct hd_errmsg msg = {0};
+    struct hd_result result;
+    char *text = NULL;
+    struct hd_request r = {.ids = ids,
+                           .n_id = 10,
+                           .n_max = 40,
+                           .ignore_end = true,
+                           .sampling = {.temperature = 1, .top_p = 1, .repetition_penalty = 1}};
+    if (hd_engine_generate(e, &text, NULL, &result, &r, &msg))
+        fail_msg("%s", msg.text);
+    assert_int_equal(result.n_generated, 40);
+    return text;
+}
+
+static void expect_loaded(struct hd_engine *e, bool reused)
+{
+    struct hd_load_progress p;
+    assert_int_equal(hd_engine_wait_loaded(e, "m"), HD_OK);
+    assert_int_equal(hd_engine_load_progress(e, 0, &p), HD_OK);
+    assert_string_equal(p.name, "m");
+    assert_true(p.loaded && p.ready && p.eta_s == 0);
+    assert_true(p.bytes_total > 0 && p.bytes_done == p.bytes_total);
+    assert_int_equal(p.reused, reused);
+    assert_int_equal(hd_engine_load_progress(e, 1, &p), HD_ERR_NOTFOUND);
+    assert_int_equal(hd_engine_wait_loaded(e, "other"), HD_ERR_NOTFOUND);
+}
+
+/* One model on one set of kernels: at once, after loading, and a second start. */
+static void run_case(const char *name, const char *model)
+{
+    static const char *const ways[] = {"mmap", "memfd", "shm", "shm", "none", "shm"};
+    char *want = NULL;
+    struct hd_errmsg msg = {0};
+    for (int i = 0; i < 6; i++) {
+        struct hd_engine *e = start(name, model, ways[i], &msg);
+        if (!e && !want)
+            return; /* this machine lacks the kernels */
+        if (!e)
+            fail_msg("%s, %s, %s: %s", name, model, ways[i], msg.text);
+        char *first = answer(e);  /* races with the loader */
+        expect_loaded(e, i == 3); /* none has removed what shm left */
+        char *second = answer(e);
+        if (!want)
+            want = strdup(first);
+        if (strcmp(first, want) != 0 || strcmp(second, want) != 0)
+            fail_msg("%s, %s, %s: another answer", name, model, ways[i]);
+        free(first), free(second);
+        hd_engine_free(e);
+    }
+    free(want);
+    struct hd_engine *e = start(name, model, "none", &msg);
+    hd_engine_free(e);
+}
+
+static void the_same_answer_however_weights_come(void **state)
+{
+    for (size_t k = 0; k < sizeof kernels / sizeof *kernels; k++)
+        for (size_t m = 0; m < sizeof models / sizeof *models; m++)
+            run_case(kernels[k], models[m]);
+}
+
+static void an_engine_can_end_while_it_loads(void **state)
+{
+    struct hd_errmsg msg = {0};
+    for (int i = 0; i < 20; i++) {
+        struct hd_engine *e = start("auto", "qwen2-wide.gguf", i % 2 ? "memfd" : "mmap", &msg);
+        assert_non_null(e);
+        hd_engine_free(e);
+    }
+}
+
+static void unknown_ways_are_refused(void **state)
+{
+    struct hd_errmsg msg = {0};
+    assert_null(start("auto", models[0], "disk", &msg));
+    assert_non_null(strstr(msg.text, "--preload: \"disk\" is none of mmap, shm, memfd, none"));
+}
+
+/* --- memory ---------------------------------------------------------------------------------- */
+
+static void put(const char *root, const char *name, const char *text)
+{
+    char path[256], folder[256];
+    snprintf(path, sizeof path, "%s/%s", root, name);
+    snprintf(folder, sizeof folder, "%s", path);
+    *strrchr(folder, '/') = 0;
+    assert_int_equal(hd_mkdirs(folder, NULL), 0);
+    assert_int_equal(hd_file_write(path, text, strlen(text), NULL), 0);
+}
+
+static enum hd_err load_within(size_t bytes, size_t kv_bytes, int n_ctx, const char *name,
+                               struct hd_errmsg *msg)
+{
+    char root[] = "/tmp/hd_loading_XXXXXX", text[64], command[64];
+    struct hd_engine *e = NULL;
+    struct hd_engine_options o = HD_ENGINE_OPTIONS_DEFAULT;
+    assert_non_null(mkdtemp(root));
+    put(root, "proc/meminfo", "MemTotal: 8000000 kB\nMemAvailable: 6000000 kB\n");
+    put(root, "proc/self/cgroup", "0::/box\n");
+    snprintf(text, sizeof text, "%zu\n", bytes + 1000);
+    put(root, "sys/fs/cgroup/box/memory.max", text);
+    put(root, "sys/fs/cgroup/box/memory.current", "1000\n");
+    o.kernels = name;
+    o.n_thread = 1;
+    o.system_root = root;
+    o.kv_bytes_max = kv_bytes;
+    o.max_sessions = 1;
+    o.max_batch_tokens = 64;
+    assert_int_equal(hd_engine_new(&e, &o, msg), HD_OK);
+    enum hd_err err =
+        hd_engine_load(e, "m", HD_TEST_ROOT "/golden/models/qwen2-wide.gguf", n_ctx, msg);
+    hd_engine_free(e);
+    snprintf(command, sizeof command, "rm -rf %s", root);
+    assert_int_equal(system(command), 0);
+    return err;
+}
+
+static void what_does_not_fit_is_refused_with_figures(void **state)
+{
+    struct hd_errmsg msg = {0};
+    struct hd_engine *e = start("auto", "qwen2-wide.gguf", "mmap", &msg);
+    struct hd_model_info info;
+    struct hd_load_progress p;
+    assert_int_equal(hd_engine_model_info(e, 0, &info), HD_OK);
+    assert_int_equal(hd_engine_load_progress(e, 0, &p), HD_OK);
+    bool copies = strcmp(info.backend, "ref") != 0;
+    size_t weights = p.bytes_total;
+    hd_engine_free(e);
+
+    assert_int_equal(load_within((size_t)1 << 30, 0, 0, "auto", &msg), HD_OK);
+    if (copies) {
+        assert_int_equal(load_within(weights / 2, 0, 0, "auto", &msg), HD_ERR_LIMIT);
+        assert_non_null(strstr(msg.text, "the weights need"));
+        assert_non_null(strstr(msg.text, "the control group /box (memory.max)"));
+        assert_non_null(strstr(msg.text, "use a smaller model or a stronger quantisation"));
+    }
+    /* the weights fit, the KV cache that was asked for does not */
+    assert_int_equal(load_within(weights + (64 << 10), 64 << 20, 4096, "auto", &msg), HD_ERR_LIMIT);
+    assert_non_null(strstr(msg.text, "lower --"));
+    assert_non_null(strstr(msg.text, "the control group /box (memory.max)"));
+    /* ref computes from the file's map: pages can be dropped, nothing is refused for them */
+    assert_int_equal(load_within(weights / 2 + (8 << 20), 1 << 20, 64, "ref", &msg), HD_OK);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_same_answer_however_weights_come),
+        cmocka_unit_test(an_engine_can_end_while_it_loads),
+        cmocka_unit_test(unknown_ways_are_refused),
+        cmocka_unit_test(what_does_not_fit_is_refused_with_figures),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
