@@ -11,18 +11,53 @@
 #include "token/token_impl.h"
 
 static const char open_mark[] = "<think>", close_mark[] = "</think>";
-enum { MAX_HELD = 1 << 26 };
+enum { MAX_HELD = 1 << 26, N_SHOWN = 10 };
 
 struct hd_splitter {
     const struct hd_tokenizer *tok;
     struct hd_split_options options;
-    int32_t open_id, close_id; /* -1 where the vocabulary lacks them */
     enum hd_split_kind kind;
     struct hd_buf bytes; /* the beginning of a character, at most 3 bytes between calls */
     struct hd_buf held;  /* whole characters that may begin a marker or a stop string */
     bool after_mark;     /* line breaks that follow a marker go with it */
     bool stopped;
+    /* calls of functions */
+    json_t *tools;          /* their names as keys; NULL: none are looked for */
+    const char *in_call;    /* held begins with this mark of a call */
+    bool fresh, after_call; /* nothing of the answer is out yet; white space behind a call goes */
+    int32_t shown[N_SHOWN]; /* ids whose text is never lost, or -1 */
 };
+
+static enum hd_err read_tools(struct hd_splitter *splitter, const char *tools)
+{
+    json_t *list = json_loads(tools, JSON_REJECT_DUPLICATES, NULL), *tool;
+    size_t i;
+    splitter->tools = json_object();
+    json_array_foreach(list, i, tool)
+    {
+        json_t *function = json_object_get(tool, "function");
+        const char *name = json_string_value(json_object_get(function ? function : tool, "name"));
+        if (name)
+            json_object_set_new(splitter->tools, name, json_true());
+    }
+    bool fine = json_is_array(list) && splitter->tools;
+    json_decref(list);
+    splitter->fresh = true;
+    return fine ? HD_OK : HD_ERR_INVALID;
+}
+
+/* The markers may be control tokens, whose text is otherwise not shown. */
+static void find_shown(struct hd_splitter *splitter)
+{
+    const char *text;
+    size_t n = 0;
+    splitter->shown[n++] = hd_tokenizer_special(splitter->tok, open_mark);
+    splitter->shown[n++] = hd_tokenizer_special(splitter->tok, close_mark);
+    for (size_t i = 0; splitter->tools && n < N_SHOWN && (text = hd_token__call_token(i)); i++)
+        splitter->shown[n++] = hd_tokenizer_special(splitter->tok, text);
+    while (n < N_SHOWN)
+        splitter->shown[n++] = -1;
+}
 
 enum hd_err hd_splitter_new(struct hd_splitter **out, const struct hd_tokenizer *tok,
                             const struct hd_split_options *options)
@@ -38,15 +73,18 @@ enum hd_err hd_splitter_new(struct hd_splitter **out, const struct hd_tokenizer 
     *splitter = (struct hd_splitter){
         .tok = tok,
         .options = *options,
-        .open_id = hd_tokenizer_special(tok, open_mark),
-        .close_id = hd_tokenizer_special(tok, close_mark),
         .kind = starts ? HD_SPLIT_REASONING : HD_SPLIT_ANSWER,
         .after_mark = starts,
     };
     hd_buf_init(&splitter->bytes, MAX_HELD);
     hd_buf_init(&splitter->held, MAX_HELD);
-    *out = splitter;
-    return HD_OK;
+    enum hd_err err = options->tools ? read_tools(splitter, options->tools) : HD_OK;
+    find_shown(splitter);
+    if (err)
+        hd_splitter_free(splitter);
+    else
+        *out = splitter;
+    return err;
 }
 
 void hd_splitter_free(struct hd_splitter *splitter)
@@ -55,6 +93,7 @@ void hd_splitter_free(struct hd_splitter *splitter)
         return;
     hd_buf_dispose(&splitter->bytes);
     hd_buf_dispose(&splitter->held);
+    json_decref(splitter->tools);
     free(splitter);
 }
 
@@ -91,12 +130,15 @@ static enum hd_err decode(struct hd_splitter *splitter, bool at_end)
  * that they win where a marker begins at the same place. */
 static const char *pattern(const struct hd_splitter *splitter, size_t i)
 {
-    size_t n_stop = splitter->kind == HD_SPLIT_ANSWER ? splitter->options.n_stop : 0;
+    bool answer = splitter->kind == HD_SPLIT_ANSWER;
+    size_t n_stop = answer ? splitter->options.n_stop : 0;
+    size_t n_think = splitter->options.split_think ? 2 : 0;
     if (i < n_stop)
         return splitter->options.stop[i];
-    if (!splitter->options.split_think || i > n_stop + 1)
-        return NULL;
-    return i == n_stop ? open_mark : close_mark;
+    i -= n_stop;
+    if (i < n_think)
+        return i ? close_mark : open_mark;
+    return splitter->tools ? hd_token__call_mark(i - n_think, answer) : NULL;
 }
 
 /* The first pattern that stands in held, at *at; NULL where none does. */
@@ -137,7 +179,91 @@ static void emit(struct hd_splitter *splitter, size_t len, hd_split_fn fn, void 
     if (len) {
         fn(splitter->kind, splitter->held.data, len, ud);
         drop_front(&splitter->held, len);
+        splitter->fresh = splitter->fresh && splitter->kind != HD_SPLIT_ANSWER;
     }
+}
+
+/* --- calls of functions ----------------------------------------------------------------------- */
+
+static size_t leading_space(const struct hd_buf *held)
+{
+    size_t n = 0;
+    while (n < held->len && held->data[n] && strchr(" \t\r\n", held->data[n]))
+        n++;
+    return n;
+}
+
+/* Emits the calls (consumed) that the first len bytes of held are. */
+static void emit_calls(struct hd_splitter *splitter, json_t *calls, size_t len, hd_split_fn fn,
+                       void *ud)
+{
+    json_t *call;
+    size_t i;
+    json_array_foreach(calls, i, call)
+    {
+        char *text = json_dumps(call, JSON_COMPACT);
+        if (text)
+            fn(HD_SPLIT_CALL, text, strlen(text), ud);
+        free(text);
+    }
+    json_decref(calls);
+    drop_front(&splitter->held, len);
+    splitter->kind = HD_SPLIT_ANSWER;
+    splitter->fresh = false;
+    splitter->after_call = true;
+}
+
+/* Held begins with a call's mark. False: its end has not come yet. */
+static bool settle_call(struct hd_splitter *splitter, bool at_end, hd_split_fn fn, void *ud)
+{
+    struct hd_buf *held = &splitter->held;
+    size_t len = hd_token__call_block(splitter->in_call, held->data, held->len);
+    if (!len && !at_end)
+        return false;
+    len = len ? len : held->len;
+    json_t *calls = hd_token__parse_calls(splitter->in_call, held->data, len);
+    splitter->in_call = NULL;
+    if (calls)
+        emit_calls(splitter, calls, len, fn, ud);
+    else
+        emit(splitter, len, fn, ud);
+    return true;
+}
+
+/* The answer's beginning may be a call without marks. False: that is not decided yet. */
+static bool settle_bare(struct hd_splitter *splitter, bool at_end, hd_split_fn fn, void *ud)
+{
+    struct hd_buf *held = &splitter->held;
+    if (!splitter->fresh || splitter->kind != HD_SPLIT_ANSWER || !held->len ||
+        !hd_token__may_be_call(held->data, held->len))
+        return true;
+    if (!at_end)
+        return false;
+    json_t *calls = hd_token__parse_bare(held->data, held->len, splitter->tools);
+    if (calls)
+        emit_calls(splitter, calls, held->len, fn, ud);
+    return true;
+}
+
+static bool is_mark(const char *pattern)
+{
+    const char *mark;
+    for (size_t i = 0; (mark = hd_token__call_mark(i, true)); i++)
+        if (mark == pattern)
+            return true;
+    return false;
+}
+
+/* At a mark of a call: the text before it comes out, white space alone does not. */
+static void begin_call(struct hd_splitter *splitter, const char *mark, size_t at, hd_split_fn fn,
+                       void *ud)
+{
+    if (splitter->fresh && leading_space(&splitter->held) >= at)
+        drop_front(&splitter->held, at);
+    else
+        emit(splitter, at, fn, ud);
+    splitter->kind = HD_SPLIT_ANSWER;
+    splitter->in_call = mark;
 }
 
 /* Drops line breaks behind a marker. */
@@ -160,11 +286,26 @@ static void settle(struct hd_splitter *splitter, bool at_end, hd_split_fn fn, vo
     for (;;) {
         if (splitter->after_mark)
             skip_breaks(splitter);
+        if (splitter->after_call && (at = leading_space(&splitter->held)))
+            drop_front(&splitter->held, at);
+        splitter->after_call = splitter->after_call && !splitter->held.len;
+        if (splitter->in_call) {
+            if (!settle_call(splitter, at_end, fn, ud))
+                return;
+            continue;
+        }
+        if (!settle_bare(splitter, at_end, fn, ud))
+            return;
         found = find(splitter, &at);
         if (!found)
             break;
+        bool think = found == open_mark || found == close_mark;
+        if (!think && splitter->tools && is_mark(found)) {
+            begin_call(splitter, found, at, fn, ud);
+            continue;
+        }
         emit(splitter, at, fn, ud);
-        if (found != open_mark && found != close_mark) {
+        if (!think) {
             splitter->stopped = true;
             return;
         }
@@ -182,8 +323,9 @@ enum hd_err hd_splitter_push(struct hd_splitter *splitter, int32_t id, hd_split_
     *stopped = splitter->stopped;
     if (splitter->stopped)
         return HD_OK;
-    /* The markers may be control tokens, whose text is otherwise not shown. */
-    bool marker = id >= 0 && (id == splitter->open_id || id == splitter->close_id);
+    bool marker = false;
+    for (size_t i = 0; i < N_SHOWN && id >= 0; i++)
+        marker |= id == splitter->shown[i];
     err = hd_tokenizer_piece(splitter->tok, &splitter->bytes, id, marker);
     if (!err)
         err = decode(splitter, false);

@@ -123,9 +123,17 @@ enum hd_err hd_chat_render(const struct hd_tokenizer *tok, struct hd_ids *out,
  * (starts_in_think) or by the output; a missing </think> leaves everything in reasoning; markers
  * split over several tokens are recognised; markers never reach the output, nor do line breaks that
  * directly follow one. Stop strings end it: the text before them is emitted, the stop string is
- * not. */
+ * not.
+ *
+ * Where tools are given, calls come out one by one, each when it is complete; text that may be the
+ * beginning of one is held back, and what turns out to be none comes out as text. Calls have the
+ * forms of DeepSeek (V3, R1-0528, V3.1), Qwen2.5 and Llama 3.1; see tool_calls.c. */
 struct hd_splitter;
-enum hd_split_kind { HD_SPLIT_REASONING, HD_SPLIT_ANSWER };
+enum hd_split_kind {
+    HD_SPLIT_REASONING,
+    HD_SPLIT_ANSWER,
+    HD_SPLIT_CALL /* a call of a function: {"name":…,"arguments":…}, the arguments as text */
+};
 typedef void (*hd_split_fn)(enum hd_split_kind kind, const char *text, size_t len, void *ud);
 
 struct hd_split_options {
@@ -133,8 +141,9 @@ struct hd_split_options {
     bool split_think;        /* false: everything is answer, <think> is text */
     const char *const *stop; /* stop strings, looked for in the answer; borrowed */
     size_t n_stop;
+    const char *tools; /* JSON list of functions that may be called, as in OpenAI's API, or NULL */
 };
-/* INVALID where a stop string is not UTF-8. */
+/* INVALID where a stop string is not UTF-8, or tools are no list. */
 enum hd_err hd_splitter_new(struct hd_splitter **out, const struct hd_tokenizer *tok,
                             const struct hd_split_options *options);
 void hd_splitter_free(struct hd_splitter *splitter);

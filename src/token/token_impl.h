@@ -420,4 +420,22 @@ enum hd_err hd_token__render(struct hd_jinja_run **run, struct hd_jinja_output *
 enum hd_err hd_token__prompt(const struct hd_tokenizer *tok, struct hd_ids *out,
                              const struct hd_jinja_output *text, bool no_think);
 
+/* --- tool_calls.c ----------------------------------------------------------------------------- */
+
+/* Texts that begin a call: number i, or NULL past the last. In a thought only DeepSeek's count, of
+ * which models write no others. */
+const char *hd_token__call_mark(size_t i, bool in_answer);
+/* Tokens that calls are made of, whose text must not be lost though they may be control tokens. */
+const char *hd_token__call_token(size_t i);
+/* Length of the block that begins with this mark, its end mark included; 0 where that is not there.
+ */
+size_t hd_token__call_block(const char *mark, const char *text, size_t len);
+/* The calls of a block, [{"name", "arguments"}] with the arguments as text; NULL where it is not
+ * exactly calls. */
+json_t *hd_token__parse_calls(const char *mark, const char *text, size_t len);
+/* The same for a whole answer without marks; known: an object with the functions' names. */
+json_t *hd_token__parse_bare(const char *text, size_t len, const json_t *known);
+/* Whether an answer that begins so may become one of the two. */
+bool hd_token__may_be_call(const char *text, size_t len);
+
 #endif
