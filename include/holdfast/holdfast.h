@@ -133,7 +133,12 @@ struct hd_request {
     double timeout_s;
 };
 
-enum hd_text_kind { HD_TEXT_REASONING, HD_TEXT_ANSWER };
+enum hd_text_kind {
+    HD_TEXT_REASONING,
+    HD_TEXT_ANSWER,
+    HD_TEXT_CALL /* only where the request has tools: one whole call of a function as a JSON object,
+                    {"name":…,"arguments":…}, the arguments as JSON text */
+};
 enum hd_finish { HD_FINISH_STOP, HD_FINISH_LENGTH, HD_FINISH_CANCELLED, HD_FINISH_ERROR };
 
 struct hd_result {

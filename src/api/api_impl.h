@@ -166,8 +166,9 @@ struct hd_api__params {
     size_t n_stop;
     struct hd_message *message; /* owned array */
     size_t n_message;
-    char **text; /* owned: joined text parts, one per message that needed it */
+    char **text; /* owned: joined text parts and lists of calls, at most two per message */
     size_t n_text;
+    char *tools;        /* owned: JSON list of the functions that may be called, or NULL */
     const char *prompt; /* completions */
     int32_t *ids;       /* owned; completions with a token array */
     size_t n_id;

@@ -38,7 +38,9 @@ struct generation {
     unsigned n_submit; /* a grounded answer may take several requests */
     unsigned n_event;
     struct hd_buf answer, reasoning; /* not streaming */
-    struct hd_buf event;             /* scratch */
+    json_t *calls;                   /* of functions; streaming: only counted in n_call */
+    size_t n_call;
+    struct hd_buf event; /* scratch */
 };
 
 static void generation_dispose(struct hd_api__call *call)
@@ -49,6 +51,7 @@ static void generation_dispose(struct hd_api__call *call)
     hd_buf_dispose(&gen->answer);
     hd_buf_dispose(&gen->reasoning);
     hd_buf_dispose(&gen->event);
+    json_decref(gen->calls);
     pthread_mutex_destroy(&gen->mu);
 }
 
@@ -118,6 +121,39 @@ static void emit_event_locked(struct generation *gen, enum hd_text_kind kind, co
     event_send_locked(gen);
 }
 
+/* A call of a function, complete: {"name","arguments"} as OpenAI wraps it. */
+static json_t *wrap_call(const struct generation *gen, const char *text, size_t len)
+{
+    char id[64];
+    json_t *function = json_loadb(text, len, 0, NULL);
+    /* chatcmpl-… and call_… share their random digits; the number makes calls differ. */
+    snprintf(id, sizeof id, "call_%s%02zu", gen->id + strlen("chatcmpl-"), gen->n_call);
+    return function ? json_pack("{s:s,s:s,s:o}", "id", id, "type", "function", "function", function)
+                    : NULL;
+}
+
+static void emit_call_locked(struct generation *gen, const char *text, size_t len)
+{
+    json_t *call = wrap_call(gen, text, len);
+    if (call && gen->params.stream) {
+        json_object_set_new(call, "index", json_integer((json_int_t)gen->n_call));
+        begin_locked(gen);
+        struct hd_buf *out = event_open_locked(gen);
+        hd_buf_puts(out, ",\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[");
+        char *json = json_dumps(call, JSON_COMPACT);
+        hd_buf_puts(out, json ? json : "");
+        free(json);
+        hd_buf_puts(out, "]},\"finish_reason\":null}]");
+        event_send_locked(gen);
+    } else if (call) {
+        if (!gen->calls)
+            gen->calls = json_array();
+        json_array_append(gen->calls, call);
+    }
+    gen->n_call += call != NULL;
+    json_decref(call);
+}
+
 /* A piece of the answer, from the engine or from the turn. */
 static void emit(void *ud, enum hd_text_kind kind, const char *text, size_t len)
 {
@@ -125,7 +161,9 @@ static void emit(void *ud, enum hd_text_kind kind, const char *text, size_t len)
     if (!len)
         return;
     pthread_mutex_lock(&gen->mu);
-    if (gen->params.stream)
+    if (kind == HD_TEXT_CALL)
+        emit_call_locked(gen, text, len);
+    else if (gen->params.stream)
         emit_event_locked(gen, kind, text, len);
     else
         hd_buf_append(gen->chat && kind == HD_TEXT_REASONING ? &gen->reasoning : &gen->answer, text,
@@ -139,7 +177,9 @@ static void emit(void *ud, enum hd_text_kind kind, const char *text, size_t len)
 static const char *finish_reason(const struct generation *gen)
 {
     bool cut = gen->has_result && gen->result.finish == HD_FINISH_LENGTH;
-    return cut && !gen->turn ? "length" : "stop"; /* a turn cuts its own requests */
+    if (cut && !gen->turn) /* a turn cuts its own requests */
+        return "length";
+    return gen->n_call ? "tool_calls" : "stop";
 }
 
 static json_t *usage_json(const struct hd_result *r)
@@ -199,12 +239,16 @@ static void end_whole(struct generation *gen, json_t *grounds)
 {
     json_t *choice = json_object(), *body = json_object();
     json_object_set_new(choice, "index", json_integer(0));
-    json_t *text = json_stringn(hd_buf_str(&gen->answer), gen->answer.len);
+    json_t *text = gen->n_call && !gen->answer.len
+                       ? json_null()
+                       : json_stringn(hd_buf_str(&gen->answer), gen->answer.len);
     if (gen->chat) {
         json_t *message = json_pack("{s:s,s:o}", "role", "assistant", "content", text);
         if (gen->reasoning.len)
             json_object_set_new(message, "reasoning_content",
                                 json_stringn(gen->reasoning.data, gen->reasoning.len));
+        if (gen->calls)
+            json_object_set(message, "tool_calls", gen->calls);
         json_object_set_new(choice, "message", message);
     } else {
         json_object_set_new(choice, "text", text);
@@ -385,6 +429,7 @@ static void fill_request(struct generation *gen, const struct hd_model_info *inf
         .messages = p->message,
         .n_message = p->n_message,
         .no_think = p->no_think,
+        .tools = p->tools,
         .prompt = p->prompt,
         .ids = p->ids,
         .n_id = p->n_id,
@@ -452,7 +497,8 @@ static int take_question(struct generation *gen, struct hd_message *history, siz
     *question = p->message[last - 1].content;
     *n_history = 0;
     for (size_t i = 0; i + 1 < last; i++)
-        if (strcmp(p->message[i].role, "system"))
+        if (p->message[i].content &&
+            (!strcmp(p->message[i].role, "user") || !strcmp(p->message[i].role, "assistant")))
             history[(*n_history)++] = p->message[i];
     return 0;
 }
@@ -493,6 +539,9 @@ static int open_turn(struct generation *gen, const struct hd_model_info *info,
 static int start_grounded(struct generation *gen, struct hd_api__fault *fault)
 {
     struct hd_model_info info;
+    if (gen->params.tools)
+        return hd_api__fault(fault, 400, "unsupported_value", "tools",
+                             "tools: not together with a knowledge base");
     struct hd_engine *engine = gen->call.api->engine;
     /* Without any model, or asked for none, the answer is made of quotes. */
     bool quote = hd_api__is_none(gen->params.model) ||

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_MESSAGES = 4096, MAX_TOKENS = 10000000, MAX_STOP_BYTES = 1000 };
+enum { MAX_MESSAGES = 4096, MAX_TOKENS = 10000000, MAX_STOP_BYTES = 1000, MAX_TOOLS = 128 };
 
 /* What is checked and then dropped. */
 struct raw {
@@ -154,19 +154,64 @@ static bool is_string(const json_t *value, const char *text)
 static int refuse_unsupported(const struct raw *raw, struct hd_api__fault *fault)
 {
     const json_t *format = json_object_get(raw->response_format, "type");
-    if ((raw->tools && !empty_array(raw->tools)) ||
-        (raw->functions && !empty_array(raw->functions)))
-        return unsupported(fault, raw->tools ? "tools" : "functions",
-                           "tool calls are not supported");
+    if (raw->functions && !empty_array(raw->functions))
+        return unsupported(fault, "functions", "is not supported; send tools");
     if (raw->tool_choice && !is_string(raw->tool_choice, "none") &&
         !is_string(raw->tool_choice, "auto"))
-        return unsupported(fault, "tool_choice", "tool calls are not supported");
+        return unsupported(fault, "tool_choice",
+                           "\"none\" and \"auto\" are supported; a model cannot be made to call "
+                           "a function here");
     if (raw->response_format && !is_string(format, "text"))
         return unsupported(fault, "response_format", "only {\"type\":\"text\"} is supported");
     if (raw->modalities && !(json_array_size(raw->modalities) == 1 &&
                              is_string(json_array_get(raw->modalities, 0), "text")))
         return unsupported(fault, "modalities", "only [\"text\"] is supported");
     return 0;
+}
+
+/* The name of a function, as OpenAI allows it. */
+static bool is_function_name(const json_t *name)
+{
+    size_t len = json_string_length(name);
+    if (!json_is_string(name) || !len || len > 64)
+        return false;
+    for (const char *c = json_string_value(name); *c; c++)
+        if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') ||
+              *c == '_' || *c == '-' || *c == '.'))
+            return false;
+    return true;
+}
+
+/* Functions that the model may call. With tool_choice "none" it is not told of them. */
+static int take_tools(struct raw *raw, struct hd_api__fault *fault)
+{
+    size_t i;
+    json_t *tool;
+    char param[64];
+    if (!raw->tools || empty_array(raw->tools))
+        return 0;
+    if (!json_is_array(raw->tools))
+        return invalid(fault, "tools", "must be an array");
+    if (json_array_size(raw->tools) > MAX_TOOLS)
+        return hd_api__fault(fault, 400, "invalid_value", "tools", "tools: at most %d", MAX_TOOLS);
+    json_array_foreach(raw->tools, i, tool)
+    {
+        json_t *function = json_object_get(tool, "function");
+        json_t *parameters = json_object_get(function, "parameters");
+        snprintf(param, sizeof param, "tools[%zu]", i);
+        if (!is_string(json_object_get(tool, "type"), "function"))
+            return unsupported(fault, param, "only {\"type\":\"function\",…} is supported");
+        snprintf(param, sizeof param, "tools[%zu].function.name", i);
+        if (!is_function_name(json_object_get(function, "name")))
+            return invalid(fault, param, "1 to 64 letters, digits, \"_\", \"-\" or \".\"");
+        snprintf(param, sizeof param, "tools[%zu].function.parameters", i);
+        if (parameters && !json_is_object(parameters) && !json_is_null(parameters))
+            return invalid(fault, param, "must be an object");
+    }
+    if (is_string(raw->tool_choice, "none"))
+        return 0;
+    raw->p.tools = json_dumps(raw->tools, JSON_COMPACT);
+    return raw->p.tools ? 0 : hd_api__fault(fault, 503, NULL, NULL, "out of memory");
 }
 
 /* Four spellings of "answer without a thought". */
@@ -234,9 +279,49 @@ static int join_parts(struct hd_api__params *p, const json_t *parts, const char 
 }
 
 struct raw_message {
-    const char *role;
-    json_t *content, *tool_calls;
+    const char *role, *tool_call_id;
+    json_t *content, *tool_calls, *name;
 };
+
+static bool is_role(const char *role)
+{
+    static const char *const roles[] = {"system", "user", "assistant", "tool"};
+    for (size_t i = 0; i < sizeof roles / sizeof *roles; i++)
+        if (!strcmp(roles[i], role))
+            return true;
+    return false;
+}
+
+/* Calls that the assistant made earlier: checked here by shape, by the engine in full. */
+static int take_calls(struct hd_api__params *p, struct hd_message *message, json_t *calls, size_t i,
+                      struct hd_api__fault *fault)
+{
+    char param[64];
+    size_t k;
+    json_t *call;
+    snprintf(param, sizeof param, "messages[%zu].tool_calls", i);
+    if (!calls || empty_array(calls))
+        return 0;
+    if (!json_is_array(calls) || json_array_size(calls) > MAX_TOOLS)
+        return invalid(fault, param, "must be an array of at most 128 calls");
+    if (strcmp(message->role, "assistant"))
+        return invalid(fault, param, "only the assistant calls");
+    json_array_foreach(calls, k, call)
+    {
+        json_t *function = json_object_get(call, "function");
+        json_t *arguments = json_object_get(function, "arguments");
+        snprintf(param, sizeof param, "messages[%zu].tool_calls[%zu]", i, k);
+        if (!json_is_string(json_object_get(function, "name")) ||
+            (arguments && !json_is_string(arguments) && !json_is_object(arguments)))
+            return invalid(fault, param,
+                           "{\"id\",\"type\":\"function\",\"function\":{\"name\",\"arguments\"}}");
+    }
+    char *text = json_dumps(calls, JSON_COMPACT);
+    if (!text)
+        return hd_api__fault(fault, 503, NULL, NULL, "out of memory");
+    message->tool_calls = p->text[p->n_text++] = text;
+    return 0;
+}
 
 static int take_message(struct hd_api__params *p, json_t *object, size_t i,
                         struct hd_api__fault *fault)
@@ -245,7 +330,8 @@ static int take_message(struct hd_api__params *p, json_t *object, size_t i,
         {"role", KIND_STRING, offsetof(struct raw_message, role), 0, 0, 0},
         {"content", KIND_JSON, offsetof(struct raw_message, content), 0, 0, 0},
         {"tool_calls", KIND_JSON, offsetof(struct raw_message, tool_calls), 0, 0, 0},
-        {"name", KIND_ANY, 0, 0, 0, 0},
+        {"tool_call_id", KIND_STRING, offsetof(struct raw_message, tool_call_id), 0, 0, 0},
+        {"name", KIND_JSON, offsetof(struct raw_message, name), 0, 0, 0},
         {"reasoning_content", KIND_ANY, 0, 0, 0, 0},
         {"reasoning", KIND_ANY, 0, 0, 0, 0},
         {"refusal", KIND_ANY, 0, 0, 0, 0},
@@ -267,20 +353,26 @@ static int take_message(struct hd_api__params *p, json_t *object, size_t i,
     if (!raw.role)
         return invalid(fault, param, "is missing");
     message->role = strcmp(raw.role, "developer") ? raw.role : "system";
-    if (strcmp(message->role, "system") && strcmp(message->role, "user") &&
-        strcmp(message->role, "assistant"))
+    if (!is_role(message->role))
         return hd_api__fault(fault, 400, "unsupported_value", param,
-                             "%s: system, developer, user or assistant", param);
+                             "%s: system, developer, user, assistant or tool", param);
+    rc = take_calls(p, message, raw.tool_calls, i, fault);
+    if (rc)
+        return rc;
+    if (!strcmp(message->role, "tool")) {
+        message->tool_call_id = raw.tool_call_id;
+        message->name = json_string_value(raw.name);
+    }
     snprintf(param, sizeof param, "messages[%zu].content", i);
-    if (raw.tool_calls && !empty_array(raw.tool_calls))
-        return unsupported(fault, "tool_calls", "tool calls are not supported");
     if (json_is_array(raw.content))
         return join_parts(p, raw.content, param, &message->content, fault);
     if (!raw.content && strcmp(message->role, "assistant"))
         return invalid(fault, param, "is missing");
     if (raw.content && !json_is_string(raw.content))
         return invalid(fault, param, "must be a string or an array of text parts");
-    message->content = raw.content ? json_string_value(raw.content) : "";
+    message->content = raw.content           ? json_string_value(raw.content)
+                       : message->tool_calls ? NULL
+                                             : "";
     return 0;
 }
 
@@ -296,7 +388,7 @@ static int take_messages(struct raw *raw, struct hd_api__fault *fault)
         return hd_api__fault(fault, 400, "invalid_value", "messages", "messages: at most %d",
                              MAX_MESSAGES);
     p->message = calloc(n, sizeof *p->message);
-    p->text = calloc(n, sizeof *p->text);
+    p->text = calloc(2 * n, sizeof *p->text);
     if (!p->message || !p->text)
         return hd_api__fault(fault, 503, NULL, NULL, "out of memory");
     for (size_t i = 0; i < n; i++) {
@@ -318,6 +410,8 @@ int hd_api__params_chat(struct hd_api__params *out, const char *body, size_t len
         rc = refuse_unsupported(&raw, fault);
     if (!rc)
         rc = take_thinking(&raw, fault);
+    if (!rc)
+        rc = take_tools(&raw, fault);
     if (!rc)
         rc = take_messages(&raw, fault);
     *out = raw.p;
@@ -389,6 +483,7 @@ void hd_api__params_dispose(struct hd_api__params *params)
     free(params->message);
     free(params->ids);
     free(params->split_model);
+    free(params->tools);
     json_decref(params->root);
     memset(params, 0, sizeof *params);
 }

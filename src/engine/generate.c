@@ -10,14 +10,14 @@ struct waiter {
     pthread_mutex_t mu;
     pthread_cond_t done_cond;
     bool done;
-    struct hd_buf text[2]; /* by hd_text_kind */
+    struct hd_buf text[2]; /* reasoning; answer, calls among it */
     struct hd_result *result;
 };
 
 static void on_text(void *ud, enum hd_text_kind kind, const char *text, size_t len)
 {
     struct waiter *w = ud;
-    hd_buf_append(&w->text[kind == HD_TEXT_ANSWER], text, len);
+    hd_buf_append(&w->text[kind != HD_TEXT_REASONING], text, len);
 }
 
 static void on_done(void *ud, const struct hd_result *result)

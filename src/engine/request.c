@@ -169,6 +169,7 @@ static enum hd_err new_splitter(struct hd_session *s, const struct hd_request *r
         .split_think = thinks,
         .stop = (const char *const *)s->stop_text,
         .n_stop = s->n_stop,
+        .tools = r->tools,
     };
     s->in_reasoning = s->in_reasoning && thinks;
     return hd_splitter_new(&s->splitter, m->tokenizer, &options);

@@ -29,12 +29,13 @@ void hd_session__release(struct hd_session *s)
 /* The splitter's output, on to the caller. */
 static void emit(enum hd_split_kind kind, const char *text, size_t len, void *ud)
 {
+    static const enum hd_text_kind kinds[] = {[HD_SPLIT_REASONING] = HD_TEXT_REASONING,
+                                              [HD_SPLIT_ANSWER] = HD_TEXT_ANSWER,
+                                              [HD_SPLIT_CALL] = HD_TEXT_CALL};
     struct hd_session *s = ud;
     s->in_reasoning = kind == HD_SPLIT_REASONING;
     if (s->callbacks.on_text && len)
-        s->callbacks.on_text(s->callbacks.ud,
-                             kind == HD_SPLIT_REASONING ? HD_TEXT_REASONING : HD_TEXT_ANSWER, text,
-                             len);
+        s->callbacks.on_text(s->callbacks.ud, kinds[kind], text, len);
 }
 
 static void leave_lists(struct hd_engine *e, struct hd_session *s)

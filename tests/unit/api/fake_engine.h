@@ -1,8 +1,9 @@
 /* A tiny engine for tests of the API: one thread, round robin, one word per step and request.
  *
  * The answer to "think …" begins with a thought; "forever" runs until it is cancelled; "fail" ends
- * in an error; otherwise n_max words (5 without a limit). A prompt longer than 1,000 bytes does not
- * fit. It implements the whole header, so that the real one is not linked. */
+ * in an error; where tools are given the second word is a call, and so is the third; otherwise
+ * n_max words (5 without a limit). A prompt longer than 1,000 bytes does not fit. It implements the
+ * whole header, so that the real one is not linked. */
 #ifndef TEST_API_FAKE_ENGINE_H
 #define TEST_API_FAKE_ENGINE_H
 
@@ -23,7 +24,7 @@ struct fake_request {
     struct hd_sampling sampling;
     int n_max, n;
     size_t n_prompt;
-    bool think, forever, fail;
+    bool think, forever, fail, calls;
 };
 
 struct hd_engine {
@@ -67,10 +68,14 @@ static void fake_finish(struct hd_engine *e, struct fake_request *r, enum hd_fin
 
 static void fake_step(struct hd_engine *e, struct fake_request *r)
 {
-    char word[32];
+    char word[64];
     int n = snprintf(word, sizeof word, "词%d ", r->n);
     enum hd_text_kind kind = r->think && r->n == 0 ? HD_TEXT_REASONING : HD_TEXT_ANSWER;
     struct hd_callbacks cb = r->cb;
+    if (r->calls && (r->n == 1 || r->n == 2)) {
+        kind = HD_TEXT_CALL;
+        n = snprintf(word, sizeof word, "{\"name\":\"f%d\",\"arguments\":\"{}\"}", r->n);
+    }
     if (r->cancelled) {
         fake_finish(e, r, HD_FINISH_CANCELLED);
         return;
@@ -206,6 +211,7 @@ enum hd_err hd_engine_submit(struct hd_engine *e, uint64_t *id, const struct hd_
                                               .n_prompt = n_prompt,
                                               .think = !strncmp(text, "think", 5),
                                               .forever = strstr(text, "forever") != NULL,
+                                              .calls = request->tools != NULL,
                                               .fail = !strncmp(text, "fail", 4)};
         e->stats.running++;
         e->stats.requests++;

@@ -31,7 +31,7 @@ static void test_bad_chat(void **state)
         {"{\"messages\":{}}", "messages", "invalid_type"},
         {"{\"messages\":[1]}", "messages[0]", "invalid_type"},
         {"{\"messages\":[{\"content\":\"x\"}]}", "messages[0].role", "invalid_type"},
-        {"{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", "messages[0].role",
+        {"{\"messages\":[{\"role\":\"function\",\"content\":\"x\"}]}", "messages[0].role",
          "unsupported_value"},
         {"{\"messages\":[{\"role\":\"user\"}]}", "messages[0].content", "invalid_type"},
         {"{\"messages\":[{\"role\":\"user\",\"content\":3}]}", "messages[0].content",
@@ -58,7 +58,26 @@ static void test_bad_chat(void **state)
         {"{" M ",\"stop\":\"\"}", "stop", "invalid_value"},
         {"{" M ",\"logprobs\":true}", "logprobs", "unsupported_value"},
         {"{" M ",\"logit_bias\":{\"1\":5}}", "logit_bias", "unsupported_value"},
-        {"{" M ",\"tools\":[{}]}", "tools", "unsupported_value"},
+        {"{" M ",\"tools\":{}}", "tools", "invalid_type"},
+        {"{" M ",\"tools\":[{}]}", "tools[0]", "unsupported_value"},
+        {"{" M ",\"tools\":[{\"type\":\"web_search\"}]}", "tools[0]", "unsupported_value"},
+        {"{" M ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"a b\"}}]}",
+         "tools[0].function.name", "invalid_type"},
+        {"{" M ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\","
+         "\"parameters\":[]}}]}",
+         "tools[0].function.parameters", "invalid_type"},
+        {"{" M ",\"functions\":[{}]}", "functions", "unsupported_value"},
+        {"{" M ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}}}",
+         "tool_choice", "unsupported_value"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":{}}]}", "messages[0].tool_calls",
+         "invalid_type"},
+        {"{\"messages\":[{\"role\":\"assistant\",\"tool_calls\":[{}]}]}",
+         "messages[0].tool_calls[0]", "invalid_type"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"tool_calls\":[{}]}]}",
+         "messages[0].tool_calls", "invalid_type"},
+        {"{\"messages\":[{\"role\":\"tool\"}]}", "messages[0].content", "invalid_type"},
+        {"{\"messages\":[{\"role\":\"tool\",\"content\":\"x\",\"tool_call_id\":1}]}",
+         "messages[0].tool_call_id", "invalid_type"},
         {"{" M ",\"tool_choice\":\"required\"}", "tool_choice", "unsupported_value"},
         {"{" M ",\"response_format\":{\"type\":\"json_object\"}}", "response_format",
          "unsupported_value"},
@@ -137,6 +156,32 @@ static void test_good_chat(void **state)
     hd_api__params_dispose(&p);
 }
 
+static void test_tools(void **state)
+{
+    static const char body[] =
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"},{\"role\":\"assistant\","
+        "\"content\":null,\"tool_calls\":[{\"id\":\"c1\",\"type\":\"function\",\"function\":{"
+        "\"name\":\"f\",\"arguments\":\"{}\"}}]},{\"role\":\"tool\",\"tool_call_id\":\"c1\","
+        "\"name\":\"f\",\"content\":[{\"type\":\"text\",\"text\":\"r\"}]}],"
+        "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"strict\":true}}],"
+        "\"tool_choice\":\"auto\",\"parallel_tool_calls\":true}";
+    struct hd_api__params p;
+    struct hd_api__fault fault = {0};
+    int rc = hd_api__params_chat(&p, body, sizeof body - 1, &fault);
+    if (rc)
+        fail_msg("%s: %s", fault.param, fault.msg.text);
+    assert_string_equal(p.tools,
+                        "[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"strict\":true}}]");
+    assert_null(p.message[0].tool_calls);
+    assert_null(p.message[1].content);
+    assert_non_null(strstr(p.message[1].tool_calls, "\"id\":\"c1\""));
+    assert_string_equal(p.message[2].role, "tool");
+    assert_string_equal(p.message[2].content, "r");
+    assert_string_equal(p.message[2].tool_call_id, "c1");
+    assert_string_equal(p.message[2].name, "f");
+    hd_api__params_dispose(&p);
+}
+
 static void test_depth(void **state)
 {
     char deep[400] = "{\"x\":";
@@ -188,8 +233,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_chat),  cmocka_unit_test(test_bad_completions),
-        cmocka_unit_test(test_good_chat), cmocka_unit_test(test_depth),
-        cmocka_unit_test(test_escaping),  cmocka_unit_test(test_hosts),
+        cmocka_unit_test(test_good_chat), cmocka_unit_test(test_tools),
+        cmocka_unit_test(test_depth),     cmocka_unit_test(test_escaping),
+        cmocka_unit_test(test_hosts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

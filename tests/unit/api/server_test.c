@@ -209,6 +209,36 @@ static void test_stream(void **state)
     assert_has("data: [DONE]\n\n");
 }
 
+#define TOOLS ",\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f1\"}}]"
+
+static void test_tool_calls(void **state)
+{
+    const char *id[2], *name[2], *finish, *content;
+    assert_int_equal(call("POST", CHAT, USER("hi") TOOLS "}"), 200);
+    json_t *json = body_json();
+    assert_int_equal(json_unpack(json, "{s:[{s:s,s:{s:s,s:[{s:s,s:{s:s}},{s:s,s:{s:s}}]}}]}",
+                                 "choices", "finish_reason", &finish, "message", "content",
+                                 &content, "tool_calls", "id", &id[0], "function", "name", &name[0],
+                                 "id", &id[1], "function", "name", &name[1]),
+                     0);
+    assert_string_equal(finish, "tool_calls");
+    assert_string_equal(content, "词0 词3 词4 ");
+    assert_string_equal(name[0], "f1");
+    assert_string_equal(name[1], "f2");
+    assert_int_equal(strncmp(id[0], "call_", 5), 0);
+    assert_string_not_equal(id[0], id[1]);
+    json_decref(json);
+    call("POST", CHAT, USER("hi") TOOLS ",\"stream\":true}");
+    assert_has("\"delta\":{\"tool_calls\":[{\"id\":\"call_");
+    assert_has("\"function\":{\"name\":\"f1\",\"arguments\":\"{}\"},\"index\":0}]}");
+    assert_has("\"function\":{\"name\":\"f2\",\"arguments\":\"{}\"},\"index\":1}]}");
+    assert_has("\"finish_reason\":\"tool_calls\"");
+    call("POST", CHAT, USER("hi") TOOLS ",\"tool_choice\":\"none\"}");
+    assert_has("\"finish_reason\":\"stop\"");
+    assert_int_equal(call("POST", CHAT, USER("hi") TOOLS ",\"knowledge_base\":\"house\"}"), 400);
+    assert_has("\"param\":\"tools\"");
+}
+
 static void test_completions(void **state)
 {
     assert_int_equal(call("POST", "/v1/completions", "{\"prompt\":\"hi\"}"), 200);
@@ -501,6 +531,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_chat),
+        TEST(test_tool_calls),
         TEST(test_stream),
         TEST(test_completions),
         TEST(test_errors),
