@@ -16,6 +16,12 @@
 
 enum { HD_EXPANDED_HEAD = 320, HD_EXPANDED_BYTES = HD_EXPANDED_HEAD + 8 * 512 };
 
+#if defined(__AVX512BW__)
+#include "kernels/x86/expand_avx512.h"
+#elif defined(__AVX2__)
+#include "kernels/x86/expand_avx2.h"
+#else
+
 static inline __attribute__((always_inline)) void
 hd_x86_codes(struct hd_codes *o, enum hd_dtype dtype, const uint8_t *block)
 {
@@ -44,20 +50,9 @@ hd_x86_codes(struct hd_codes *o, enum hd_dtype dtype, const uint8_t *block)
     }
 }
 
-#if defined(__AVX512BW__) && defined(__BMI2__)
-#include "kernels/x86/expand_avx512.h"
-#endif
-
-/* Rows [begin, end) of a unit; the others' places in out are left alone. */
-static inline __attribute__((always_inline)) void
-hd_x86_expand(uint8_t *out, const struct hd_pack *pack, const uint8_t *unit, int begin, int end)
+static inline void expand_rows(uint8_t *out, const struct hd_pack *pack, const uint8_t *unit,
+                               int begin, int end)
 {
-#ifdef HD_KERNELS_X86_EXPAND_AVX512_H
-    if (begin == 0 && end == HD_PANEL) {
-        expand_unit(out, pack, unit);
-        return;
-    }
-#endif
     const size_t block_bytes = (size_t)pack->unit_bytes / HD_PANEL;
     for (int r = begin; r < end; r++) {
         struct hd_codes codes;
@@ -72,6 +67,15 @@ hd_x86_expand(uint8_t *out, const struct hd_pack *pack, const uint8_t *unit, int
             memcpy(line + 64, &high, 4);
         }
     }
+}
+
+#endif
+
+/* Rows [begin, end) of a unit: all 16, or either half where that is less work. */
+static inline __attribute__((always_inline)) void
+hd_x86_expand(uint8_t *out, const struct hd_pack *pack, const uint8_t *unit, int begin, int end)
+{
+    expand_rows(out, pack, unit, begin, end);
 }
 
 /* Declares `name`: the unit as it is, or expanded. */

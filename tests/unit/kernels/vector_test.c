@@ -268,6 +268,33 @@ static void sources_give_the_same_bits(void **state)
     }
 }
 
+/* Activations that 8 bits hold exactly (integers, 127 in every block of 32): what is left is the
+ * weights, which the kernels hold exactly too, so every code of every book must be right. */
+static void weights_are_the_files_to_the_last_bit(void **state)
+{
+    enum { N_IN = 2048, N_OUT = 41, N = 14 };
+    FOR_EACH_BACKEND(p)
+    {
+        for (int t = 0; t < N_WEIGHT_TYPE; t++) {
+            uint8_t *blocks = random_blocks(&p.rng, weight_types[t], N_IN * N_OUT);
+            float *x = malloc(N * N_IN * sizeof *x);
+            for (int i = 0; i < N * N_IN; i++)
+                x[i] = i % 32 ? (float)random_int(&p.rng, -127, 127) : 127;
+            struct hd_weight *w = weight_new(&p, p.b, weight_types[t], N_IN, N_OUT, 1, blocks);
+            struct hd_weight *wr = weight_new(&p, p.ref, weight_types[t], N_IN, N_OUT, 1, blocks);
+            float *want = run_matmul(p.ref, p.s_ref, wr, x, N, NULL, HD_FORM_DECODE);
+            for (int n = 1; n <= N; n += N - 1) { /* few columns and many */
+                float *got = run_matmul(p.b, p.s, w, x, n, NULL, HD_FORM_DECODE);
+                expect_close(hd_dtype_info(weight_types[t])->name, p.name, got, want,
+                             (size_t)(n * N_OUT), 2e-6);
+                free(got);
+            }
+            hd_weight_free(w), hd_weight_free(wr);
+            free(blocks), free(x), free(want);
+        }
+    }
+}
+
 static void extremes_do_not_saturate(void **state)
 {
     static const enum hd_dtype types[] = {HD_Q4_0, HD_Q5_0, HD_Q8_0,   HD_Q4_K,
@@ -598,6 +625,7 @@ int main(void)
         cmocka_unit_test(rows_may_end_within_a_block),
         cmocka_unit_test(order_is_obeyed),
         cmocka_unit_test(sources_give_the_same_bits),
+        cmocka_unit_test(weights_are_the_files_to_the_last_bit),
         cmocka_unit_test(extremes_do_not_saturate),
         cmocka_unit_test(massive_elements_do_not_crush_their_block),
         cmocka_unit_test(matmul_rows_are_invariant),
