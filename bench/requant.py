@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Requantises a real Qwen2.5-Coder GGUF to other types and compares what holdfast computes with each.
 
-    python bench/requant.py BINARY MODEL.gguf --tools DIR [--work DIR] [--types Q2_K,IQ3_S,…] [--out FILE.json]
+    python bench/requant.py BINARY MODEL.gguf [--tools DIR] [--work DIR] [--types Q2_K,IQ3_S,…] [--out FILE.json]
 
 --tools: the folder with llama.cpp's `llama-quantize` and `llama-imatrix` (both build from the PyPI source package
 `llama-cpp-python`: cmake -S vendor/llama.cpp …, two targets). Needs the `gguf` package. For every type, one file at a
@@ -14,7 +14,8 @@ time, deleted afterwards:
      judges the quantiser, not holdfast);
   4. `holdfast bench`: speed and memory.
 A calibration text for the importance matrix is put together from ../shared/data/qa and this repository's sources.
-Results are kept in FILE.json after every type, and a type that is in it is not done again.
+Results are kept in FILE.json after every type, and a type that is in it is not done again; without --tools they are only
+shown. A type takes some minutes and 8 GB of disk.
 """
 import argparse
 import datetime
@@ -28,9 +29,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/golden"))
 sys.path.insert(0, str(ROOT / "tools/golden"))
 import check_real  # noqa: E402
-import f32_twin  # noqa: E402
+import table_rows  # noqa: E402
 
 TYPES = "Q2_K Q3_K_M Q4_0 Q5_K_M Q6_K Q8_0 IQ4_XS IQ3_S IQ2_S".split()
+MAX_DIFFERENCE, MAX_KL = 1e-3, 2e-3
 WITH_IMATRIX = ("IQ", "Q2_", "Q3_")
 TEXTS, LENGTH, TWIN_LENGTH = ("en-story", "zh-handbook"), 24, 12
 
@@ -78,6 +80,7 @@ def calibration(path):
 
 
 def twin_difference(binary, model, twin):
+    import f32_twin
     f32_twin.write(model, twin)
     tokens = texts()[0][:TWIN_LENGTH]
     ours, want = (logits(binary, m, "ref", tokens, 1000) for m in (model, twin))
@@ -117,33 +120,44 @@ def one_type(args, kind, source):
     return result
 
 
+def show(kind, r):
+    print(f"{kind:8} {r['bytes'] / 1e9:6.3f} GB  twin {r['twin_largest_difference']:.1e}  "
+          f"KL {r['vector_vs_ref']['mean_kl']:.1e}, best token {r['vector_vs_ref']['same_best']}"
+          f"/{r['vector_vs_ref']['positions']}  cost {r['ref_vs_source']['mean_kl']:.3f}  "
+          f"{r['bench']['prefill_tps']:.1f} and {r['bench']['decode_tps']:.1f} tok/s", flush=True)
+    name = "Qwen2.5-Coder-1.5B requantised, "
+    table_rows.add(f"GGUF {kind}", "qwen2", name + "log-probabilities: its twin, decoded to F32 by the gguf package, "
+                   f"{TWIN_LENGTH} positions, kernels ref", r["twin_largest_difference"], MAX_DIFFERENCE)
+    table_rows.add(f"GGUF {kind}", "qwen2", name + f"mean KL over {r['vector_vs_ref']['positions']} positions: the default "
+                   "kernels against ref", r["vector_vs_ref"]["mean_kl"], MAX_KL)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("binary")
-    p.add_argument("model")
-    p.add_argument("--tools", type=pathlib.Path, required=True)
+    p.add_argument("binary", nargs="?")
+    p.add_argument("model", nargs="?")
+    p.add_argument("--tools", type=pathlib.Path)
     p.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/requant"))
     p.add_argument("--types", default=",".join(TYPES))
     p.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/requant-qwen2.5-coder-1.5b.json")
     args = p.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
     imatrix, source = args.work / "imatrix.gguf", None
-    if not imatrix.exists():
+    if args.tools:
+        args.work.mkdir(parents=True, exist_ok=True)
+    if args.tools and not imatrix.exists():
         calibration(args.work / "calibration.txt")
         run([args.tools / "llama-imatrix", "-m", args.model, "-f", args.work / "calibration.txt", "-o", imatrix,
              "-c", "512", "--chunks", "10", "-t", "2"])
     for kind in args.types.split(","):
-        if kind not in results:
+        if kind not in results and args.tools:
             source = source or all_rows(args.binary, args.model, "ref")
             results[kind] = one_type(args, kind, source)
             args.out.write_text(json.dumps(results, indent=1) + "\n")
-        r = results[kind]
-        print(f"{kind:8} {r['bytes'] / 1e9:6.3f} GB  twin {r['twin_largest_difference']:.1e}  "
-              f"KL {r['vector_vs_ref']['mean_kl']:.1e}, best token {r['vector_vs_ref']['same_best']}"
-              f"/{r['vector_vs_ref']['positions']}  cost {r['ref_vs_source']['mean_kl']:.3f}  "
-              f"{r['bench']['prefill_tps']:.1f} and {r['bench']['decode_tps']:.1f} tok/s", flush=True)
-    bad = [k for k, r in results.items() if r["twin_largest_difference"] > 1e-3 or r["vector_vs_ref"]["mean_kl"] > 2e-3]
+        if kind in results:
+            show(kind, results[kind])
+    bad = [k for k, r in results.items() if r["twin_largest_difference"] > MAX_DIFFERENCE
+           or r["vector_vs_ref"]["mean_kl"] > MAX_KL]
     print(f"{len(results) - len(bad)} passed, {len(bad)} failed" + (f" ({', '.join(bad)})" if bad else ""))
     sys.exit(bool(bad))
 
