@@ -248,29 +248,48 @@ bool hd_store_array(const struct hd_store *store, const char *key, int *type, ui
     return true;
 }
 
-bool hd_store_array_next_str(const struct hd_store *store, const char *key, uint64_t *cursor,
-                             const char **out, size_t *len)
+bool hd_store_array_view(const struct hd_store *store, const char *key, struct hd_store_view *out)
 {
     const struct hd_store__kv *kv = find(store, key);
+    if (!kv || kv->type != HD_KV_ARRAY)
+        return false;
+    *out = (struct hd_store_view){kv->elem, kv->n, kv->value, kv->bytes};
+    return true;
+}
+
+bool hd_store_view_next_str(const struct hd_store_view *v, uint64_t *cursor, const char **out,
+                            size_t *len)
+{
     uint64_t n;
-    if (!kv || kv->type != HD_KV_ARRAY || kv->elem != HD_KV_STR || *cursor > kv->bytes ||
-        kv->bytes - *cursor < sizeof n)
+    if (v->type != HD_KV_STR || *cursor > v->bytes || v->bytes - *cursor < sizeof n)
         return false;
-    memcpy(&n, kv->value + *cursor, sizeof n);
-    if (n > kv->bytes - *cursor - sizeof n) /* a cursor that we did not make */
+    memcpy(&n, v->data + *cursor, sizeof n);
+    if (n > v->bytes - *cursor - sizeof n) /* a cursor that we did not make */
         return false;
-    *out = (const char *)kv->value + *cursor + sizeof n;
+    *out = (const char *)v->data + *cursor + sizeof n;
     *len = (size_t)n;
     *cursor += sizeof n + n;
     return true;
 }
 
+bool hd_store_view_f64(const struct hd_store_view *v, uint64_t i, double *out)
+{
+    if (v->type == HD_KV_STR || i >= v->n)
+        return false;
+    return load_f64(v->type, v->data + i * type_bytes((uint32_t)v->type), out);
+}
+
+bool hd_store_array_next_str(const struct hd_store *store, const char *key, uint64_t *cursor,
+                             const char **out, size_t *len)
+{
+    struct hd_store_view v;
+    return hd_store_array_view(store, key, &v) && hd_store_view_next_str(&v, cursor, out, len);
+}
+
 bool hd_store_array_f64(const struct hd_store *store, const char *key, uint64_t i, double *out)
 {
-    const struct hd_store__kv *kv = find(store, key);
-    if (!kv || kv->type != HD_KV_ARRAY || kv->elem == HD_KV_STR || i >= kv->n)
-        return false;
-    return load_f64(kv->elem, kv->value + i * type_bytes((uint32_t)kv->elem), out);
+    struct hd_store_view v;
+    return hd_store_array_view(store, key, &v) && hd_store_view_f64(&v, i, out);
 }
 
 size_t hd_store_n_key(const struct hd_store *store)

@@ -59,10 +59,10 @@ struct hd_store_tensor {
     enum hd_dtype dtype;
     const char *type_name; /* "Q4_K", "BF16", "F8_E4M3", … also of types that we do not read */
     int n_dim;
-    int64_t ne[4];      /* GGUF order: ne[0] = row length; unused 1 */
-    const char *advice; /* what to do where the type is not read; may be NULL */
-    const void *data;   /* inside the map; unaligned; of a matrix in parts: its q */
-    size_t bytes;       /* checked to lie inside the file; of all parts */
+    int64_t ne[4];                      /* GGUF order: ne[0] = row length; unused 1 */
+    const char *advice;                 /* what to do where the type is not read; may be NULL */
+    const void *data;                   /* inside the map; unaligned; of a matrix in parts: its q */
+    size_t bytes;                       /* checked to lie inside the file; of all parts */
     const struct hd_store_quant *quant; /* NULL: data holds rows of dtype */
 };
 
@@ -122,6 +122,17 @@ bool hd_store_bool(const struct hd_store *store, const char *key, bool *out);
 bool hd_store_str(const struct hd_store *store, const char *key, const char **out, size_t *len);
 /* Arrays: type is GGUF's element type id (5 i32, 6 f32, 8 string, …). */
 bool hd_store_array(const struct hd_store *store, const char *key, int *type, uint64_t *n);
+/* An array found once, for loops over its elements; its bytes are inside the map. */
+struct hd_store_view {
+    int type; /* of the elements */
+    uint64_t n;
+    const uint8_t *data;
+    size_t bytes;
+};
+bool hd_store_array_view(const struct hd_store *store, const char *key, struct hd_store_view *out);
+bool hd_store_view_next_str(const struct hd_store_view *view, uint64_t *cursor, const char **out,
+                            size_t *len);
+bool hd_store_view_f64(const struct hd_store_view *view, uint64_t i, double *out);
 /* Strings of an array in order: call with *cursor = 0 first; false at the end. */
 bool hd_store_array_next_str(const struct hd_store *store, const char *key, uint64_t *cursor,
                              const char **out, size_t *len);

@@ -29,7 +29,7 @@ static size_t mix(uint64_t pair)
 enum hd_err hd_token__merges_init(struct hd_token__merges *merges, size_t n)
 {
     size_t size = 1024;
-    while (size < 2 * n)
+    while (size < n + n / 2)
         size *= 2;
     *merges = (struct hd_token__merges){.mask = size - 1};
     merges->slot = malloc(size * sizeof *merges->slot);
@@ -53,26 +53,76 @@ static struct hd_token__merge *find_merge(const struct hd_token__merges *merges,
     return &merges->slot[i];
 }
 
-enum hd_err hd_token__merges_add(struct hd_tokenizer *tok, const char *left, size_t n_left,
-                                 const char *right, size_t n_right)
+static enum hd_err add_pair(struct hd_tokenizer *tok, const char *bytes, size_t a, size_t b,
+                            const uint64_t hash[3])
 {
-    char bytes[1024];
     uint32_t rank = (uint32_t)tok->merges.n++;
-    if (n_left + n_right > sizeof bytes || !n_left || !n_right)
-        return HD_ERR_FORMAT;
-    size_t a = hd_token__from_alphabet(bytes, left, n_left);
-    size_t b = a == SIZE_MAX ? a : hd_token__from_alphabet(bytes + a, right, n_right);
-    if (b == SIZE_MAX)
-        return HD_ERR_FORMAT;
-    int32_t left_id = hd_token__vocab_find(&tok->vocab, bytes, a);
-    int32_t right_id = hd_token__vocab_find(&tok->vocab, bytes + a, b);
-    int32_t id = hd_token__vocab_find(&tok->vocab, bytes, a + b);
+    int32_t left_id = hd_token__vocab_find_hashed(&tok->vocab, bytes, a, hash[0]);
+    int32_t right_id = hd_token__vocab_find_hashed(&tok->vocab, bytes + a, b, hash[1]);
+    int32_t id = hd_token__vocab_find_hashed(&tok->vocab, bytes, a + b, hash[2]);
     if (left_id < 0 || right_id < 0 || id < 0)
         return HD_ERR_NOTFOUND;
     uint64_t pair = pair_of(left_id, right_id);
     *find_merge(&tok->merges, pair) =
         (struct hd_token__merge){.pair = pair, .rank = rank, .id = id};
     return HD_OK;
+}
+
+enum hd_err hd_token__batch_put(struct hd_token__merge_batch *batch, const struct hd_tokenizer *tok,
+                                const char *left, size_t n_left, const char *right, size_t n_right)
+{
+    if (batch->n == 0)
+        batch->used = 0;
+    if (n_left + n_right > HD_TOKEN_MAX_PAIR || !n_left || !n_right)
+        return HD_ERR_FORMAT;
+    char *bytes = batch->bytes + batch->used;
+    size_t a = hd_token__from_alphabet(bytes, left, n_left);
+    size_t b = a == SIZE_MAX ? a : hd_token__from_alphabet(bytes + a, right, n_right);
+    if (b == SIZE_MAX)
+        return HD_ERR_FORMAT;
+    uint64_t *hash = batch->pair[batch->n].hash;
+    hash[0] = hd_token__vocab_hash(&tok->vocab, bytes, a);
+    hash[1] = hd_token__vocab_hash(&tok->vocab, bytes + a, b);
+    hash[2] = hd_token__vocab_hash(&tok->vocab, bytes, a + b);
+    for (int i = 0; i < 3; i++)
+        hd_token__vocab_fetch_slot(&tok->vocab, hash[i]);
+    batch->pair[batch->n].at = batch->used;
+    batch->pair[batch->n].a = (uint16_t)a;
+    batch->pair[batch->n++].b = (uint16_t)b;
+    batch->used += a + b;
+    return HD_OK;
+}
+
+size_t hd_token__batch_add(struct hd_token__merge_batch *batch, struct hd_tokenizer *tok)
+{
+    size_t n_missing = 0;
+    for (size_t i = 0; i < batch->n; i++)
+        for (int j = 0; j < 3; j++)
+            hd_token__vocab_fetch_entry(&tok->vocab, batch->pair[i].hash[j]);
+    for (size_t i = 0; i < batch->n; i++)
+        n_missing += add_pair(tok, batch->bytes + batch->pair[i].at, batch->pair[i].a,
+                              batch->pair[i].b, batch->pair[i].hash) != HD_OK;
+    batch->n = 0;
+    return n_missing;
+}
+
+enum hd_err hd_token__merges_add(struct hd_tokenizer *tok, const char *left, size_t n_left,
+                                 const char *right, size_t n_right)
+{
+    char bytes[HD_TOKEN_MAX_PAIR];
+    uint64_t hash[3];
+    size_t a = n_left + n_right > sizeof bytes || !n_left || !n_right
+                   ? SIZE_MAX
+                   : hd_token__from_alphabet(bytes, left, n_left);
+    size_t b = a == SIZE_MAX ? a : hd_token__from_alphabet(bytes + a, right, n_right);
+    if (b == SIZE_MAX) {
+        tok->merges.n++;
+        return HD_ERR_FORMAT;
+    }
+    hash[0] = hd_token__vocab_hash(&tok->vocab, bytes, a);
+    hash[1] = hd_token__vocab_hash(&tok->vocab, bytes + a, b);
+    hash[2] = hd_token__vocab_hash(&tok->vocab, bytes, a + b);
+    return add_pair(tok, bytes, a, b, hash);
 }
 
 /* Rank of a pair and what it becomes; NO_RANK where it does not merge. */

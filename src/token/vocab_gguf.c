@@ -62,14 +62,18 @@ static enum hd_err read_tokens(struct hd_tokenizer *tok, const struct hd_store *
         (!hd_store_array(store, scores_key, &elem, &n_score) || n_score != n))
         return hd_fail(msg, HD_ERR_FORMAT, "%s: %s has %llu entries, %s %llu", hd_store_path(store),
                        scores_key, (unsigned long long)n_score, tokens_key, (unsigned long long)n);
+    struct hd_store_view tokens, types = {0}, scores = {0};
+    hd_store_array_view(store, tokens_key, &tokens);
+    hd_store_array_view(store, types_key, &types);
+    hd_store_array_view(store, scores_key, &scores);
     for (size_t id = 0; id < n && !err; id++) {
         double type = TYPE_NORMAL, score = 0;
-        if (!hd_store_array_next_str(store, tokens_key, &cursor, &text, &len))
+        if (!hd_store_view_next_str(&tokens, &cursor, &text, &len))
             return hd_fail(msg, HD_ERR_FORMAT, "%s: %s ends at %zu", hd_store_path(store),
                            tokens_key, id);
-        hd_store_array_f64(store, types_key, id, &type);
+        hd_store_view_f64(&types, id, &type);
         if (tok->model == HD_MODEL_UNIGRAM)
-            hd_store_array_f64(store, scores_key, id, &score);
+            hd_store_view_f64(&scores, id, &score);
         err =
             add_token(tok, id, type >= 1 && type <= 6 ? (int)type : TYPE_NORMAL, text, len, score);
     }
@@ -93,16 +97,21 @@ static enum hd_err read_merges(struct hd_tokenizer *tok, const struct hd_store *
     if (n > 2 * (uint64_t)HD_TOKEN_MAX_VOCAB || hd_token__merges_init(&tok->merges, (size_t)n))
         return hd_fail(msg, HD_ERR_LIMIT, "%s: %s has %llu entries", hd_store_path(store),
                        merges_key, (unsigned long long)n);
-    while (hd_store_array_next_str(store, merges_key, &cursor, &text, &len)) {
-        /* A part may itself begin with a space only in files that are not byte-level. */
-        const char *space = len > 1 ? memchr(text + 1, ' ', len - 1) : NULL;
-        size_t left = space ? (size_t)(space - text) : 0;
-        enum hd_err err = space ? hd_token__merges_add(tok, text, left, space + 1, len - left - 1)
-                                : HD_ERR_FORMAT;
-        if (err == HD_ERR_FORMAT)
-            return hd_fail(msg, err, "%s: %s: entry %zu is no pair of tokens", hd_store_path(store),
-                           merges_key, tok->merges.n);
-        n_skipped += err != HD_OK;
+    struct hd_store_view view;
+    hd_store_array_view(store, merges_key, &view);
+    for (bool more = true; more;) {
+        struct hd_token__merge_batch batch;
+        batch.n = 0;
+        while (batch.n < HD_TOKEN_BATCH &&
+               (more = hd_store_view_next_str(&view, &cursor, &text, &len))) {
+            /* A part may itself begin with a space only in files that are not byte-level. */
+            const char *space = len > 1 ? memchr(text + 1, ' ', len - 1) : NULL;
+            size_t left = space ? (size_t)(space - text) : 0;
+            if (!space || hd_token__batch_put(&batch, tok, text, left, space + 1, len - left - 1))
+                return hd_fail(msg, HD_ERR_FORMAT, "%s: %s: entry %zu is no pair of tokens",
+                               hd_store_path(store), merges_key, tok->merges.n + batch.n);
+        }
+        n_skipped += hd_token__batch_add(&batch, tok);
     }
     if (n_skipped)
         hd_log(HD_LOG_WARN, "token", "merges without tokens skipped=%zu of=%zu file=%s", n_skipped,
