@@ -29,7 +29,7 @@ static void finish(struct hd_loaded *m)
 static void *loader_main(void *arg)
 {
     struct hd_loaded *m = arg;
-    setpriority(PRIO_PROCESS, 0, NICER); /* of this thread alone, on Linux */
+    setpriority(PRIO_PROCESS, 0, getpriority(PRIO_PROCESS, 0) + NICER); /* of this thread alone */
     hd_model_work(m->model, &m->loader.stop);
     if (atomic_fetch_sub(&m->loader.n_running, 1) == 1)
         finish(m);

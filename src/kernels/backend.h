@@ -117,8 +117,9 @@ void hd_weight_place(struct hd_weight *weight, void *memory, atomic_size_t *prog
                      bool on_demand); /* hd_weight_bytes of zeroed memory, borrowed */
 /* The memory holds the copy already. */
 void hd_weight_place_made(struct hd_weight *weight, void *memory, atomic_size_t *progress);
-/* Takes parts and makes them until none is left or *stop becomes true (NULL: never). */
-void hd_weight_work(struct hd_weight *weight, const atomic_bool *stop);
+/* Takes parts and makes them until none is left or *stop becomes true; takes none while *hold is
+ * true. NULL: never. */
+void hd_weight_work(struct hd_weight *weight, const atomic_bool *stop, const atomic_bool *hold);
 /* Asks the kernel to read the weight's part of the file soon. */
 void hd_weight_read_ahead(const struct hd_weight *weight);
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/checked.h"
@@ -125,10 +126,18 @@ static bool make_some(const struct hd_weight *w)
     return true;
 }
 
-void hd_weight_work(struct hd_weight *w, const atomic_bool *stop)
+static bool is_set(const atomic_bool *flag)
 {
-    while (w->fill && !(stop && atomic_load(stop)) && make_some(w))
-        ;
+    return flag && atomic_load_explicit(flag, memory_order_relaxed);
+}
+
+void hd_weight_work(struct hd_weight *w, const atomic_bool *stop, const atomic_bool *hold)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    do {
+        while (is_set(hold) && !is_set(stop))
+            nanosleep(&pause, NULL);
+    } while (w->fill && !is_set(stop) && make_some(w));
 }
 
 static void finish_task(void *ud, size_t begin, size_t end, int thread)

@@ -7,10 +7,15 @@
 #include <stdlib.h>
 
 #include "base/checked.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "model/model_impl.h"
 
 enum { PAGE = 4096, AHEAD = 3 /* weights that the kernel is asked to read before they are due */ };
+/* For this long a pass has the machine to itself: the first prompt after a start should not wait
+ * for copies that it can do without. Later the copies must get on, or they would never be made
+ * under load. */
+static const double GENTLE_S = 2;
 
 static size_t padded(size_t bytes)
 {
@@ -61,6 +66,7 @@ enum hd_err hd_model_reserve(struct hd_model *m, const char *key, struct hd_errm
     }
     if (err)
         return err;
+    m->reserved_at = hd_clock_seconds();
     char *at = m->arena ? hd_arena_data(m->arena) : NULL;
     for (size_t i = 0; i < m->n_work; i++) {
         if (m->arena && hd_arena_found(m->arena))
@@ -81,7 +87,8 @@ void hd_model_work(struct hd_model *m, const atomic_bool *stop)
     for (size_t i = 0; i < m->n_work && !(stop && atomic_load(stop)); i++) {
         if (reads && i + AHEAD < m->n_work)
             hd_weight_read_ahead(m->work[i + AHEAD]);
-        hd_weight_work(m->work[i], stop);
+        bool gentle = hd_clock_seconds() - m->reserved_at < GENTLE_S;
+        hd_weight_work(m->work[i], stop, gentle ? &m->busy : NULL);
     }
 }
 

@@ -262,6 +262,12 @@ enum hd_err hd_runner__keep(struct hd_runner *r, struct hd_tensor norm,
     return HD_OK;
 }
 
+/* A hint for those who make the copies (copies.c); no part of the model's state. */
+static void set_busy(const struct hd_model *m, bool busy)
+{
+    atomic_store(&((struct hd_model *)m)->busy, busy);
+}
+
 enum hd_err hd_runner_forward(struct hd_runner *r, const struct hd_batch *batch,
                               struct hd_errmsg *msg)
 {
@@ -270,6 +276,7 @@ enum hd_err hd_runner_forward(struct hd_runner *r, const struct hd_batch *batch,
     if (batch->n < 1 || batch->n > r->options.n_row_max || batch->n_out > batch->n)
         return hd_fail(msg, HD_ERR_INTERNAL, "forward: %lld rows, at most %lld",
                        (long long)batch->n, (long long)r->options.n_row_max);
+    set_busy(m, true);
     hd_op_embed(r->stream, hd__rows(r->x, batch->n), m->token_embd, batch->ids, batch->n);
     for (int i = 0; i < m->hp.n_layer; i++)
         hd_runner__layer(r, i, batch);
@@ -277,6 +284,7 @@ enum hd_err hd_runner_forward(struct hd_runner *r, const struct hd_batch *batch,
         hd_op_rms_norm(r->stream, hd__rows(r->hidden, batch->n), hd__rows(r->x, batch->n),
                        m->output_norm, m->hp.norm_eps);
     enum hd_err err = hd_runner__keep(r, m->output_norm, batch, msg);
+    set_busy(m, false);
     r->n_hidden = err ? 0 : batch->n;
     return err;
 }
@@ -288,9 +296,11 @@ enum hd_err hd_runner_logits(struct hd_runner *r, float *logits, int64_t begin, 
         return hd_fail(msg, HD_ERR_INTERNAL, "logits: rows out of range");
     struct hd_tensor out = hd__rows(r->logits, n);
     const struct hd_matmul head = {.w = r->model->output, .out = out};
+    set_busy(r->model, true);
     hd_op_matmul(r->stream, &head, 1, hd_tensor_rows(hd__rows(r->kept, begin + n), begin, n),
                  r->kept_form);
     enum hd_err err = hd_sync(r->stream);
+    set_busy(r->model, false);
     if (err)
         return hd_fail(msg, err, "output product: %s", hd_err_text(err));
     hd_tensor_download(logits, &out);

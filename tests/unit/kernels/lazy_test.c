@@ -74,7 +74,7 @@ static void expect_same(const struct job *j, const struct hd_weight *w, int whic
 
 static void *worker(void *arg)
 {
-    hd_weight_work(arg, NULL);
+    hd_weight_work(arg, NULL, NULL);
     return NULL;
 }
 
@@ -144,7 +144,7 @@ static void same_bits_at_any_time(void **state)
 static void a_stopped_worker_leaves_the_rest(void **state)
 {
     struct fixture f;
-    atomic_bool stop = true;
+    atomic_bool stop = true, hold = true;
     atomic_size_t made = 0;
     assert_true(fixture_open(&f, "ref"));
     struct job j = {.f = &f, .type = HD_F32, .n_in = 512};
@@ -153,7 +153,7 @@ static void a_stopped_worker_leaves_the_rest(void **state)
     size_t bytes = hd_weight_bytes(w);
     void *memory = hd_pages_new(bytes);
     hd_weight_place(w, memory, &made, false);
-    hd_weight_work(w, &stop);
+    hd_weight_work(w, &stop, &hold);
     assert_int_equal(atomic_load(&made), 0);
     assert_false(hd_weight_ready(w));
     hd_weight_finish(w, f.pool);
