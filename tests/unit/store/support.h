@@ -46,7 +46,8 @@ static inline void write_text(const char *folder, const char *name, const char *
 /* Files that tests may have put there. */
 static inline void remove_folder(char *folder)
 {
-    static const char *const names[] = {"m.gguf",
+    static const char *const names[] = {"pytorch_model.bin",
+                                        "m.gguf",
                                         "config.json",
                                         "tokenizer.json",
                                         "tokenizer_config.json",
