@@ -109,6 +109,8 @@ bool hd_chat_thinks(const struct hd_tokenizer *tok)
 
 const char *hd_chat_source(const struct hd_tokenizer *tok)
 {
+    if (tok->own && tok->tool_prompt)
+        return "checkpoint, tools told by us";
     if (tok->own)
         return tok->own_calls ? "checkpoint"
                : tok->builtin ? "checkpoint, tools built in"
@@ -153,9 +155,10 @@ static char *try_text(const struct hd_tokenizer *tok, const struct hd_jinja *jin
     "[{\"id\":\"call00001\",\"type\":\"function\",\"function\":{\"name\":\"probe_tool\","          \
     "\"arguments\":\"{\\\"x\\\": \\\"probe_value\\\"}\"}}]"
 
-/* Whether the template shows tools, and the calls and results of two rounds. R1's published
- * templates fail here: they leave a single call open and begin no second round. */
-static bool handles_tools(const struct hd_tokenizer *tok, const struct hd_jinja *jinja)
+/* Whether the template shows the calls and results of two rounds, sets own_calls, own_tools and
+ * plain_calls. R1's published templates fail here: they leave a single call open and begin no
+ * second round. */
+static void try_tools(struct hd_tokenizer *tok, const struct hd_jinja *jinja)
 {
     static const struct hd_chat_message messages[] = {
         {.role = "user", .content = "q"},
@@ -172,23 +175,45 @@ static bool handles_tools(const struct hd_tokenizer *tok, const struct hd_jinja 
          .tool_call_id = "call00001",
          .name = "probe_tool"},
     };
-    bool fine = false;
     char *shown = try_text(tok, jinja, messages, 1, PROBE_TOOL, NULL);
     char *text =
         try_text(tok, jinja, messages, sizeof messages / sizeof *messages, PROBE_TOOL, NULL);
     if (shown && text) {
         size_t n_shown = count(shown, "probe_tool");
-        fine = n_shown && count(text, "probe_tool") >= n_shown + 2 &&
-               count(text, "probe_value") >= 2 && count(text, "probe_result") >= 2 &&
-               count(text, "probe_answer") >= 1;
+        tok->own_tools = n_shown > 0;
+        tok->own_calls = count(text, "probe_tool") >= n_shown + 2 &&
+                         count(text, "probe_value") >= 2 && count(text, "probe_result") >= 2 &&
+                         count(text, "probe_answer") >= 1;
     }
-    if (fine && hd_token__is_deepseek(tok->form))
-        fine =
-            count(text, "<｜tool▁calls▁begin｜>") == count(shown, "<｜tool▁calls▁begin｜>") + 2 &&
-            count(text, "<｜tool▁calls▁end｜>") == count(shown, "<｜tool▁calls▁end｜>") + 2;
+    if (tok->own_calls && hd_token__is_deepseek(tok->form)) {
+        static const char begin[] = "<｜tool▁calls▁begin｜>", end[] = "<｜tool▁calls▁end｜>";
+        tok->own_calls = count(text, begin) == count(shown, begin) + 2 &&
+                         count(text, end) == count(shown, end) + 2;
+        tok->plain_calls = strstr(text, "probe_tool<｜tool▁sep｜>") != NULL;
+    }
     free(shown);
     free(text);
-    return fine;
+}
+
+/* Where the template has a place for calls but none for tools, DeepSeek's are told of them in the
+ * system message; others have ours take over. */
+static enum hd_err detect_tools(struct hd_tokenizer *tok)
+{
+    const struct hd_jinja *jinja = tok->own_with_tools ? tok->own_with_tools : tok->own;
+    if (!jinja)
+        return HD_OK;
+    try_tools(tok, jinja);
+    if (!tok->own_calls) {
+        tok->empty_calls = true;
+        try_tools(tok, jinja);
+        tok->empty_calls = tok->own_calls;
+    }
+    if (!tok->own_calls || tok->own_tools)
+        return HD_OK;
+    tok->own_calls = hd_token__is_deepseek(tok->form);
+    return tok->own_calls ? hd_jinja_compile(&tok->tool_prompt, hd_token__deepseek_tool_prompt,
+                                             strlen(hd_token__deepseek_tool_prompt), NULL)
+                          : HD_OK;
 }
 
 /* A template that compiles, looks at the messages, and renders one; else NULL and a warning. */
@@ -227,9 +252,7 @@ enum hd_err hd_token__chat_detect(struct hd_tokenizer *tok)
     const char *builtin = hd_token__builtin_template(tok->form);
     if (!err && builtin)
         err = hd_jinja_compile(&tok->builtin, builtin, strlen(builtin), NULL);
-    if (!err && (tok->own_with_tools || tok->own))
-        tok->own_calls = handles_tools(tok, tok->own_with_tools ? tok->own_with_tools : tok->own);
-    return err;
+    return err ? err : detect_tools(tok);
 }
 
 void hd_token__chat_dispose(struct hd_tokenizer *tok)
@@ -237,6 +260,7 @@ void hd_token__chat_dispose(struct hd_tokenizer *tok)
     hd_jinja_free(tok->own);
     hd_jinja_free(tok->own_with_tools);
     hd_jinja_free(tok->builtin);
+    hd_jinja_free(tok->tool_prompt);
     free(tok->chat_template);
     free(tok->tool_template);
     free(tok->default_system);
@@ -319,6 +343,7 @@ enum hd_err hd_token__conversation(struct hd_token__conversation *out,
     *out = (struct hd_token__conversation){.turn = calloc(n ? n : 1, sizeof *out->turn)};
     if (!out->turn)
         return hd_fail(msg, HD_ERR_NOMEM, "messages: out of memory");
+    hd_buf_init(&out->system_text, HD_TOKEN_MAX_TEXT);
     out->no_think = options && options->no_think;
     out->now = options && options->now ? options->now : hd_clock_unix();
     if (options && options->tools) {
@@ -347,6 +372,7 @@ void hd_token__conversation_dispose(struct hd_token__conversation *talk)
         json_decref(talk->turn[i].json);
     }
     free(talk->turn);
+    hd_buf_dispose(&talk->system_text);
     json_decref(talk->tools);
     *talk = (struct hd_token__conversation){0};
 }
@@ -387,20 +413,24 @@ enum hd_err hd_chat_render(const struct hd_tokenizer *tok, struct hd_ids *out,
 {
     struct hd_token__conversation talk;
     struct hd_jinja_output text;
-    struct hd_jinja_run *run = NULL;
+    struct hd_jinja_run *run = NULL, *tell = NULL;
     const struct hd_jinja *jinja = NULL;
     struct hd_errmsg why = {0};
     enum hd_err err = hd_token__conversation(&talk, messages, n, options, msg);
     if (!err)
         err = choose(&jinja, tok, &talk, msg);
     if (!err) {
-        err = hd_token__render(&run, &text, tok, jinja, &talk, &why);
+        if (talk.tools && jinja != tok->builtin && tok->tool_prompt)
+            err = hd_token__tell_tools(&tell, tok, &talk, tok->plain_calls, &why);
+        if (!err)
+            err = hd_token__render(&run, &text, tok, jinja, &talk, &why);
         if (err)
             hd_fail(msg, err, "chat template: %.400s", why.text);
         else if ((err = hd_token__prompt(tok, out, &text, talk.no_think)))
             hd_fail(msg, err, "chat: %s", hd_err_text(err));
     }
     hd_jinja_run_free(run);
+    hd_jinja_run_free(tell);
     hd_token__conversation_dispose(&talk);
     return err;
 }

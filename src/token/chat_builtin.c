@@ -11,6 +11,25 @@
  * its own begin and end marks; arguments are an object or a text; tools are described. */
 #include "token/token_impl.h"
 
+/* clang-format off */
+/* A system message and the tools behind it. */
+#define DEEPSEEK_TOOLS(system, plain) \
+    "{{- " system " or '' -}}\n" \
+    "{%- if tools -%}\n" \
+    "  {{- ('\\n\\n' if " system " else '') + '## Tools\\n\\nYou can call these functions:\\n' -}}\n" \
+    "  {%- for tool in tools -%}\n" \
+    "    {{- '\\n```json\\n' + tool | tojson + '\\n```\\n' -}}\n" \
+    "  {%- endfor -%}\n" \
+    "  {{- '\\nTo call functions, write nothing but this, with one begin and end per call, and '\n" \
+    "    'arguments that are valid JSON:\\n<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>' -}}\n" \
+    "  {{- 'FUNCTION_NAME<｜tool▁sep｜>{\"parameter\": \"value\"}' if " plain " else\n" \
+    "    'function<｜tool▁sep｜>FUNCTION_NAME\\n```json\\n{\"parameter\": \"value\"}\\n```' -}}\n" \
+    "  {{- '<｜tool▁call▁end｜><｜tool▁calls▁end｜>' -}}\n" \
+    "{%- endif -%}\n"
+/* clang-format on */
+
+const char hd_token__deepseek_tool_prompt[] = DEEPSEEK_TOOLS("system", "plain");
+
 static const char deepseek[] =
     "{%- set ns = namespace(system='', first=true, outputs=false) -%}\n"
     "{%- for message in messages if message.role == 'system' -%}\n"
@@ -18,47 +37,40 @@ static const char deepseek[] =
     "  {%- set ns.system = before + message.content -%}\n"
     "  {%- set ns.first = false -%}\n"
     "{%- endfor -%}\n"
-    "{{- bos_token + ns.system -}}\n"
-    "{%- if tools -%}\n"
-    "  {{- ('\\n\\n' if ns.system else '') + '## Tools\\n\\nYou can call these functions:\\n' -}}\n"
-    "  {%- for tool in tools -%}\n"
-    "    {{- '\\n```json\\n' + tool | tojson + '\\n```\\n' -}}\n"
-    "  {%- endfor -%}\n"
-    "  {{- '\\nTo call functions, write nothing but this, with one begin and end per call, and '\n"
-    "    'arguments that are valid JSON:\\n<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function'\n"
-    "    '<｜tool▁sep｜>FUNCTION_NAME\\n```json\\n{\"parameter\": "
-    "\"value\"}\\n```<｜tool▁call▁end｜>'\n"
-    "    '<｜tool▁calls▁end｜>' -}}\n"
-    "{%- endif -%}\n"
-    "{%- for message in messages -%}\n"
-    "  {%- if ns.outputs and message.role not in ['tool', 'system'] -%}\n"
-    "    {{- '<｜tool▁outputs▁end｜>' -}}\n"
-    "  {%- endif -%}\n"
-    "  {%- if message.role == 'user' -%}\n"
-    "    {{- '<｜User｜>' + message.content -}}\n"
-    "    {%- set ns.outputs = false -%}\n"
-    "  {%- elif message.role == 'assistant' -%}\n"
-    "    {%- if not ns.outputs or message.tool_calls -%}{{- '<｜Assistant｜>' -}}{%- endif -%}\n"
-    "    {{- (message.content or '').split('</think>')[-1] -}}\n"
-    "    {%- for call in message.tool_calls -%}\n"
-    "      {{- '<｜tool▁calls▁begin｜>' if loop.first else '\\n' -}}\n"
-    "      {%- set arguments = call.function.arguments -%}\n"
-    "      {{- '<｜tool▁call▁begin｜>' + call.type + '<｜tool▁sep｜>' + call.function.name -}}\n"
-    "      {{- '\\n```json\\n' -}}\n"
-    "      {{- arguments if arguments is string else arguments | tojson -}}\n"
-    "      {{- '\\n```<｜tool▁call▁end｜>' -}}\n"
-    "      {%- if loop.last -%}{{- '<｜tool▁calls▁end｜>' -}}{%- endif -%}\n"
-    "    {%- endfor -%}\n"
-    "    {{- '<｜end▁of▁sentence｜>' -}}\n"
-    "    {%- set ns.outputs = false -%}\n"
-    "  {%- elif message.role == 'tool' -%}\n"
-    "    {{- '\\n' if ns.outputs else '<｜tool▁outputs▁begin｜>' -}}\n"
-    "    {{- '<｜tool▁output▁begin｜>' + message.content + '<｜tool▁output▁end｜>' -}}\n"
-    "    {%- set ns.outputs = true -%}\n"
-    "  {%- endif -%}\n"
-    "{%- endfor -%}\n"
-    "{%- if ns.outputs -%}{{- '<｜tool▁outputs▁end｜>' -}}{%- endif -%}\n"
-    "{%- if add_generation_prompt -%}{{- '<｜Assistant｜>' -}}{%- endif -%}\n";
+    "{{- bos_token -}}\n" DEEPSEEK_TOOLS(
+        "ns.system",
+        "plain") "{%- for message in messages -%}\n"
+                 "  {%- if ns.outputs and message.role not in ['tool', 'system'] -%}\n"
+                 "    {{- '<｜tool▁outputs▁end｜>' -}}\n"
+                 "  {%- endif -%}\n"
+                 "  {%- if message.role == 'user' -%}\n"
+                 "    {{- '<｜User｜>' + message.content -}}\n"
+                 "    {%- set ns.outputs = false -%}\n"
+                 "  {%- elif message.role == 'assistant' -%}\n"
+                 "    {%- if not ns.outputs or message.tool_calls -%}{{- '<｜Assistant｜>' -}}{%- "
+                 "endif -%}\n"
+                 "    {{- (message.content or '').split('</think>')[-1] -}}\n"
+                 "    {%- for call in message.tool_calls -%}\n"
+                 "      {{- '<｜tool▁calls▁begin｜>' if loop.first else '\\n' -}}\n"
+                 "      {%- set arguments = call.function.arguments -%}\n"
+                 "      {{- '<｜tool▁call▁begin｜>' + call.type + '<｜tool▁sep｜>' + "
+                 "call.function.name -}}\n"
+                 "      {{- '\\n```json\\n' -}}\n"
+                 "      {{- arguments if arguments is string else arguments | tojson -}}\n"
+                 "      {{- '\\n```<｜tool▁call▁end｜>' -}}\n"
+                 "      {%- if loop.last -%}{{- '<｜tool▁calls▁end｜>' -}}{%- endif -%}\n"
+                 "    {%- endfor -%}\n"
+                 "    {{- '<｜end▁of▁sentence｜>' -}}\n"
+                 "    {%- set ns.outputs = false -%}\n"
+                 "  {%- elif message.role == 'tool' -%}\n"
+                 "    {{- '\\n' if ns.outputs else '<｜tool▁outputs▁begin｜>' -}}\n"
+                 "    {{- '<｜tool▁output▁begin｜>' + message.content + '<｜tool▁output▁end｜>' "
+                 "-}}\n"
+                 "    {%- set ns.outputs = true -%}\n"
+                 "  {%- endif -%}\n"
+                 "{%- endfor -%}\n"
+                 "{%- if ns.outputs -%}{{- '<｜tool▁outputs▁end｜>' -}}{%- endif -%}\n"
+                 "{%- if add_generation_prompt -%}{{- '<｜Assistant｜>' -}}{%- endif -%}\n";
 
 static const char chatml[] =
     "{%- set ns = namespace(system=default_system, skip=false) -%}\n"

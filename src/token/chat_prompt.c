@@ -56,9 +56,10 @@ static struct hd_jinja_value calls(struct hd_jinja_run *run, const struct hd_tok
     return list;
 }
 
-static struct hd_jinja_value message(struct hd_jinja_run *run, const struct hd_token__turn *turn,
-                                     bool drops_thoughts)
+static struct hd_jinja_value message(struct hd_jinja_run *run, const struct hd_tokenizer *tok,
+                                     const struct hd_token__turn *turn)
 {
+    bool drops_thoughts = hd_token__is_deepseek(tok->form) && tok->thinks;
     struct hd_jinja_value dict = hd_jinja_dict(run);
     const struct hd_chat_message *m = turn->message;
     bool assistant = !strcmp(m->role, "assistant");
@@ -66,6 +67,8 @@ static struct hd_jinja_value message(struct hd_jinja_run *run, const struct hd_t
     if (content && assistant && drops_thoughts)
         content = after_thought(content);
     hd_jinja_put(run, dict, "role", trusted(run, m->role));
+    if (!content && tok->empty_calls)
+        content = "";
     hd_jinja_put(run, dict, "content", from_request(run, content));
     if (turn->n_call)
         hd_jinja_put(run, dict, "tool_calls", calls(run, turn));
@@ -97,9 +100,16 @@ static void set_variables(struct hd_jinja_run *run, const struct hd_tokenizer *t
                           const struct hd_token__conversation *talk)
 {
     struct hd_jinja_value list = hd_jinja_list(run);
-    bool drops = hd_token__is_deepseek(tok->form) && tok->thinks;
+    bool told = talk->system.text != NULL;
+    if (told) {
+        struct hd_jinja_value first = hd_jinja_dict(run);
+        hd_jinja_put(run, first, "role", trusted(run, "system"));
+        hd_jinja_put(run, first, "content", hd_jinja_text(run, &talk->system));
+        hd_jinja_push(run, list, first);
+    }
     for (size_t i = 0; i < talk->n_turn; i++)
-        hd_jinja_push(run, list, message(run, &talk->turn[i], drops));
+        if (!told || strcmp(talk->turn[i].message->role, "system") != 0)
+            hd_jinja_push(run, list, message(run, tok, &talk->turn[i]));
     hd_jinja_set(run, "messages", list);
     hd_jinja_set(run, "tools",
                  talk->tools ? hd_jinja_json(run, talk->tools, true) : hd_jinja_none());
@@ -124,6 +134,40 @@ static void set_builtin_variables(struct hd_jinja_run *run, const struct hd_toke
     hd_jinja_set(run, "trims", hd_jinja_bool(trims));
     hd_jinja_set(run, "default_system",
                  tok->default_system ? trusted(run, tok->default_system) : hd_jinja_none());
+}
+
+enum hd_err hd_token__tell_tools(struct hd_jinja_run **out_run, const struct hd_tokenizer *tok,
+                                 struct hd_token__conversation *talk, bool plain,
+                                 struct hd_errmsg *msg)
+{
+    static const struct hd_jinja_limits limits = HD_JINJA_LIMITS_DEFAULT;
+    struct hd_jinja_run *run;
+    bool joins = tok->form != HD_CHAT_DEEPSEEK_R1_DISTILL, some = false;
+    *out_run = NULL;
+    enum hd_err err = hd_jinja_run_new(&run, tok->tool_prompt, &limits, talk->now);
+    if (err)
+        return hd_fail(msg, err, "out of memory");
+    for (size_t i = 0; i < talk->n_turn; i++) {
+        const struct hd_chat_message *m = talk->turn[i].message;
+        if (strcmp(m->role, "system"))
+            continue;
+        if (!joins)
+            hd_buf_clear(&talk->system_text);
+        else if (some)
+            hd_buf_puts(&talk->system_text, "\n\n");
+        hd_buf_puts(&talk->system_text, m->content);
+        some = true;
+    }
+    hd_jinja_set(run, "system", from_request(run, hd_buf_str(&talk->system_text)));
+    hd_jinja_set(run, "tools", hd_jinja_json(run, talk->tools, true));
+    hd_jinja_set(run, "plain", hd_jinja_bool(plain));
+    err = talk->system_text.err ? hd_fail(msg, talk->system_text.err, "out of memory")
+                                : hd_jinja_render(run, &talk->system, msg);
+    if (err)
+        hd_jinja_run_free(run);
+    else
+        *out_run = run;
+    return err;
 }
 
 enum hd_err hd_token__render(struct hd_jinja_run **out_run, struct hd_jinja_output *out,

@@ -97,8 +97,9 @@ struct hd_chat_message {
 /* Recognised from the special tokens and the checkpoint's template. */
 enum hd_chat_form hd_chat_form(const struct hd_tokenizer *tok);
 const char *hd_chat_form_name(enum hd_chat_form form);
-/* Whose template renders: "checkpoint", "checkpoint, tools built in" (its own is wrong about tools
- * or has no place for them), "checkpoint, no tools", "built in", "none". */
+/* Whose template renders: "checkpoint", "checkpoint, tools told by us" (it has a place for calls,
+ * but none for tools: they stand in the system message), "checkpoint, tools built in" (its own is
+ * wrong about calls or has no place for tools), "checkpoint, no tools", "built in", "none". */
 const char *hd_chat_source(const struct hd_tokenizer *tok);
 /* Whether the model writes its thoughts between <think> and </think>. */
 bool hd_chat_thinks(const struct hd_tokenizer *tok);

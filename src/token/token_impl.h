@@ -380,7 +380,11 @@ struct hd_tokenizer {
     char *chat_template, *tool_template;   /* Jinja, or NULL; the latter where tools are given */
     struct hd_jinja *own, *own_with_tools; /* those compiled, or NULL where they do not work */
     struct hd_jinja *builtin;              /* ours for this form, or NULL */
-    bool own_calls;                        /* the checkpoint's template does tools right */
+    bool plain_calls;                      /* DeepSeek V3.1: without type and fence */
+    bool own_calls;   /* the checkpoint's template shows calls and results right */
+    bool own_tools;   /* and the tools; else they are told in the system message (tool_prompt) */
+    bool empty_calls; /* it wants "" where there is no text beside calls, not none */
+    struct hd_jinja *tool_prompt; /* or NULL */
     enum hd_chat_form form;
     bool thinks;
     char *default_system; /* ChatML: system message where the conversation has none; or NULL */
@@ -412,6 +416,9 @@ void hd_token__chat_dispose(struct hd_tokenizer *tok);
 bool hd_token__is_deepseek(enum hd_chat_form form);
 /* NULL where we have none. */
 const char *hd_token__builtin_template(enum hd_chat_form form);
+/* What DeepSeek's models are told of tools, after the system message; its variables are `system`,
+ * `tools`, and `plain`: calls of V3.1, without type and fence. */
+extern const char hd_token__deepseek_tool_prompt[];
 
 /* A call of a message, its arguments parsed where they are a JSON object. */
 struct hd_token__call {
@@ -427,7 +434,9 @@ struct hd_token__turn {
 struct hd_token__conversation {
     struct hd_token__turn *turn;
     size_t n_turn;
-    json_t *tools; /* NULL where there are none */
+    json_t *tools;                 /* NULL where there are none */
+    struct hd_buf system_text;     /* all system messages, where the tools are told behind them */
+    struct hd_jinja_output system; /* that with the tools; text NULL where it is not used */
     bool no_think;
     int64_t now;
 };
@@ -436,6 +445,11 @@ enum hd_err hd_token__conversation(struct hd_token__conversation *out,
                                    const struct hd_chat_message *messages, size_t n,
                                    const struct hd_chat_options *options, struct hd_errmsg *msg);
 void hd_token__conversation_dispose(struct hd_token__conversation *talk);
+/* For a template that shows calls but no tools: a system message that tells of them, as the
+ * template will join it. It lives as long as *run. */
+enum hd_err hd_token__tell_tools(struct hd_jinja_run **run, const struct hd_tokenizer *tok,
+                                 struct hd_token__conversation *talk, bool plain,
+                                 struct hd_errmsg *msg);
 /* The text that a template gives; it lives as long as *run. */
 enum hd_err hd_token__render(struct hd_jinja_run **run, struct hd_jinja_output *out,
                              const struct hd_tokenizer *tok, const struct hd_jinja *jinja,

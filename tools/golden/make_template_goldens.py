@@ -15,6 +15,7 @@ import hashlib
 import json
 import pathlib
 import re
+import subprocess
 
 import jinja2
 import jinja2.ext
@@ -103,8 +104,10 @@ def renderings(env, conversations, sources):
 
 
 def builtin_templates():
-    source = (ROOT / "src" / "token" / "chat_builtin.c").read_text()
-    for name, body in re.findall(r"static const char (\w+)\[\] =\n(.*?);\n", source, re.S):
+    """The templates of chat_builtin.c, as the preprocessor leaves them."""
+    source = subprocess.run(["cc", "-E", "-P", "-Isrc", "-Iinclude", "src/token/chat_builtin.c"], cwd=ROOT, check=True,
+                            capture_output=True, text=True).stdout
+    for name, body in re.findall(r'const char (\w+)\[\]\s*=\s*((?:"(?:\\.|[^"\\])*"\s*)+);', source):
         yield name, "".join(ast.literal_eval(s) for s in re.findall(r'"(?:\\.|[^"\\])*"', body))
 
 

@@ -111,8 +111,10 @@ static jv filter_float(struct hd_jinja_run *run, jv input, const struct hd_jinja
 
 static jv filter_abs(struct hd_jinja_run *run, jv input, const struct hd_jinja__args *args)
 {
-    if (!hd_jinja__is_number(input))
+    if (!hd_jinja__is_number(input)) {
         hd_jinja__fail(run, HD_ERR_INVALID, "abs of %s", hd_jinja__type_name(input));
+        return input;
+    }
     if (input.kind == JV_REAL)
         return hd_jinja__real(fabs(input.u.f));
     return hd_jinja__number(input) < 0 ? hd_jinja__binary(run, OP_SUB, hd_jinja__int(0), input)

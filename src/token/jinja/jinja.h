@@ -72,6 +72,9 @@ struct hd_jinja_value hd_jinja_none(void);
 struct hd_jinja_value hd_jinja_bool(bool b);
 struct hd_jinja_value hd_jinja_string(struct hd_jinja_run *run, const char *text, size_t len,
                                       bool request);
+/* What another run gave, with its marks; borrowed. */
+struct hd_jinja_output;
+struct hd_jinja_value hd_jinja_text(struct hd_jinja_run *run, const struct hd_jinja_output *text);
 struct hd_jinja_value hd_jinja_list(struct hd_jinja_run *run);
 struct hd_jinja_value hd_jinja_dict(struct hd_jinja_run *run);
 void hd_jinja_push(struct hd_jinja_run *run, struct hd_jinja_value list,

@@ -115,7 +115,8 @@ static struct hd_jinja__list *elements(struct hd_jinja_run *run, jv input)
 /* The arguments behind the first `skip` positional ones. */
 static struct hd_jinja__args behind(const struct hd_jinja__args *args, size_t skip)
 {
-    skip = skip < args->n ? skip : args->n;
+    if (skip >= args->n)
+        return (struct hd_jinja__args){0};
     return (struct hd_jinja__args){args->value + skip, args->name + skip, args->n - skip};
 }
 

@@ -130,6 +130,11 @@ jv hd_jinja__own(struct hd_jinja_run *run, const char *text)
     return hd_jinja__str(run, text, NULL, strlen(text), false);
 }
 
+jv hd_jinja_text(struct hd_jinja_run *run, const struct hd_jinja_output *text)
+{
+    return hd_jinja__str(run, text->text, text->mask, text->len, text->request);
+}
+
 jv hd_jinja__cut(struct hd_jinja_run *run, const struct hd_jinja__str *s, size_t from, size_t to)
 {
     return hd_jinja__str(run, s->data + from, s->mask ? s->mask + from : NULL, to - from,

@@ -264,6 +264,66 @@ static void arguments_are_text_and_object(void **state)
     kit_free(&kit);
 }
 
+/* Templates with a place for calls but none for tools, as R1-0528's and V3.1's: their own form of
+ * calls, and the tools behind the system message. */
+static void tools_are_told_where_only_calls_have_a_place(void **state)
+{
+#define TURNS(call)                                                                                           \
+    "{{ bos_token }}{% for m in messages if m.role == 'system' %}{{ m.content }}{% endfor %}"                 \
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '<｜User｜>' + m.content + "                        \
+    "'<｜Assistant｜>' }}{% elif m.role == 'tool' %}{{ '<｜tool▁output▁begin｜>' + m.content + "      \
+    "'<｜tool▁output▁end｜>' }}{% elif m.role == 'assistant' %}{% if m.tool_calls %}{{ "                \
+    "'<｜tool▁calls▁begin｜>' }}{% for c in m.tool_calls %}{{ " call " }}{% endfor %}{{ "                     \
+    "'<｜tool▁calls▁end｜><｜end▁of▁sentence｜>' }}{% else %}{{ m.content.split('</think>')[-1] " \
+    "+ "                                                                                                      \
+    "'<｜end▁of▁sentence｜>' }}{% endif %}{% endif %}{% endfor %}"
+    static const char *const templates[] = {
+        TURNS("'<｜tool▁call▁begin｜>' + c.type + '<｜tool▁sep｜>' + c.function.name + "
+              "'\\n```json\\n' + "
+              "c.function.arguments + '\\n```<｜tool▁call▁end｜>'"),
+        TURNS(
+            "'<｜tool▁call▁begin｜>' + c.function.name + '<｜tool▁sep｜>' + c.function.arguments + "
+            "'<｜tool▁call▁end｜>'")};
+    static const char *const forms[] = {
+        "<｜tool▁call▁begin｜>function<｜tool▁sep｜>FUNCTION_NAME\n```json\n{",
+        "<｜tool▁call▁begin｜>FUNCTION_NAME<｜tool▁sep｜>{\"parameter\": \"value\"}<"};
+    static const char *const calls[] = {
+        "function<｜tool▁sep｜>f\n```json\n{\"a\":  1}\n```<｜tool▁call▁end｜>",
+        "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\":  1}<｜tool▁call▁end｜>"};
+    static const struct hd_chat_message messages[] = {
+        {.role = "system", .content = "be <｜User｜> kind"},
+        {.role = "user", .content = "q"},
+        {.role = "assistant", .tool_calls = CALLS("\"{\\\"a\\\":  1}\"")},
+        {.role = "tool", .content = "r", .tool_call_id = "c1"},
+        {.role = "user", .content = "and?"},
+    };
+    static const struct hd_chat_options options = {
+        .tools = "[{\"type\":\"function\",\"function\":{\"name\":\"f <｜User｜>\"}}]"};
+    for (size_t i = 0; i < 2; i++) {
+        struct kit kit;
+        struct prompt prompt;
+        json_t *config = json_pack("{s:s,s:s}", "chat_template", templates[i], "bos_token",
+                                   "<｜begin▁of▁sentence｜>");
+        char *json = json_dumps(config, 0);
+        assert_int_equal(load_json(&kit, make_json(NULL, r1_tokens), json), 0);
+        assert_string_equal(hd_chat_source(kit.tok), "checkpoint, tools told by us");
+        render(&prompt, &kit, messages, 5, &options);
+        assert_int_equal(prompt.err, 0);
+        assert_int_equal(
+            strncmp(prompt.text, "<｜begin▁of▁sentence｜>be <｜User｜> kind\n\n## Tools\n", 60), 0);
+        assert_non_null(strstr(prompt.text, "{\"name\": \"f <｜User｜>\"}"));
+        assert_non_null(strstr(prompt.text, forms[i]));
+        assert_non_null(strstr(prompt.text, calls[i]));
+        /* bos; five in the example; user, assistant; calls: five and end of sentence; two of the
+         * result; user, assistant, <think> */
+        assert_int_equal(prompt.n_special, 1 + 5 + 2 + 6 + 2 + 3);
+        free(prompt.text);
+        free(json);
+        json_decref(config);
+        kit_free(&kit);
+    }
+}
+
 /* A template without a place for tools: ours where the form is known, else a sentence. */
 static void templates_without_tools(void **state)
 {
@@ -442,6 +502,7 @@ int main(void)
         cmocka_unit_test(r1_prompts_open_the_thought),
         cmocka_unit_test(v3_does_not_think),
         cmocka_unit_test(arguments_are_text_and_object),
+        cmocka_unit_test(tools_are_told_where_only_calls_have_a_place),
         cmocka_unit_test(templates_without_tools),
         cmocka_unit_test(templates_that_do_not_work_give_way),
         cmocka_unit_test(a_template_may_refuse),
