@@ -15,6 +15,7 @@ enum { MAX_INPUT = 1 << 30, READ_SIZE = 1 << 16, MAX_LINES = 256 };
 
 struct embed {
     struct hd_engine *engine;
+    const char *model; /* its name in the engine */
     enum hd_embed_what what;
     enum hd_embed_as as;
     bool ids;
@@ -133,7 +134,7 @@ static enum hd_err run_lines(struct embed *job, const char *data, size_t len, st
             data = line_end + 1;
         }
         const struct hd_embed_request request = {
-            .what = job->what, .as = job->as, .texts = texts, .n_text = n};
+            .model = job->model, .what = job->what, .as = job->as, .texts = texts, .n_text = n};
         if (!err)
             err = hd_engine_embed_wait(job->engine, &result, &request, msg);
         for (size_t i = 0; !err && i < n; i++)
@@ -225,8 +226,10 @@ int hd_cmd_embed(struct hd_app *app)
     enum hd_err err = read_options(&job, app, &msg);
     if (!err)
         err = hd_app_engine(&job.engine, &info, app, 1, 0, &msg);
-    if (!err)
+    if (!err) {
+        job.model = info.name;
         err = run_input(&job, &msg);
+    }
     hd_engine_free(job.engine);
     return err ? hd_app_fail(err, &msg) : HD_EXIT_OK;
 }
