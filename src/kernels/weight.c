@@ -98,7 +98,7 @@ static void set_ready(const struct hd_weight *w)
     struct hd_weight_fill *f = w->fill;
     if (w->source)
         w->source->advise(w->source, false);
-    if (w->packed_bytes && w->usage & HD_WEIGHT_MAPPED && !(w->usage & HD_WEIGHT_EMBED))
+    if (w->packed_bytes && w->usage & HD_WEIGHT_MAPPED)
         advise_source(w, true, MADV_DONTNEED);
     pthread_mutex_lock(&f->mu);
     atomic_store_explicit(&f->ready, true, memory_order_release);
