@@ -2,7 +2,7 @@
 """How long a server takes from its process's start: until it is ready, until its first token (a prompt of 16 tokens),
 until all weights are in memory; and what memory it holds then.
 
-    bench/start.py PATH/TO/holdfast MODEL.gguf [--runs 5] [--binary OTHER…] [-- OPTIONS OF serve…]
+    bench/start.py [--runs 5] [--binary OTHER…] PATH/TO/holdfast MODEL.gguf [-- OPTIONS OF serve…]
 
 The file is read once before, so that it lies in the page cache: warm starts. With --binary further programs are
 measured in turn, run by run, against the same load of the machine. Standard library only.
@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 
-PROMPT = "The quick brown fox jumps over the lazy dog and then runs away again, quite happy"
+PROMPT = "The quick brown fox jumps over the lazy dog and then runs away again, happy"
 
 
 def get(port, path, body=None):
