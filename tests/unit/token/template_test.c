@@ -469,6 +469,37 @@ static void hostile_text_stays_text(void **state)
     check_hostile(llama_tokens, NULL, "<|begin_of_text|>");
 }
 
+/* The real files, where they are installed: they carry the templates of the goldens, which the
+ * loader puts to use. */
+static void real_files_carry_these_templates(void **state)
+{
+    static const char *const names[] = {"qwen2.5-coder-0.5b", "qwen2.5-coder-1.5b"};
+    const char *folder = getenv("HOLDFAST_TEST_MODELS");
+    char *home = hd_path_home(NULL);
+    for (size_t i = 0; i < 2; i++) {
+        char path[600], file[512];
+        struct kit kit = {0};
+        const char *text;
+        size_t len, want_len;
+        snprintf(path, sizeof path, "%s%s/%s-instruct-q4_k_m.gguf", folder ? folder : home,
+                 folder ? "" : "/models", names[i]);
+        if (!hd_path_exists(path) || hd_store_open_header(&kit.store, path, NULL)) {
+            print_message("skipped: %s is not there (HOLDFAST_TEST_MODELS)\n", path);
+            continue;
+        }
+        snprintf(file, sizeof file, HD_TEST_ROOT "/golden/templates/%s.jinja", names[i]);
+        char *want = NULL;
+        assert_int_equal(hd_file_read(&want, &want_len, file, 1 << 20, NULL), 0);
+        assert_true(hd_store_str(kit.store, "tokenizer.chat_template", &text, &len));
+        assert_true(len == want_len && !memcmp(text, want, len));
+        assert_int_equal(hd_tokenizer_new(&kit.tok, kit.store, &kit.msg), 0);
+        assert_string_equal(hd_chat_source(kit.tok), "checkpoint");
+        free(want);
+        kit_free(&kit);
+    }
+    free(home);
+}
+
 static void refuses_malformed_calls(void **state)
 {
     static const char *const calls[] = {"{}", "[1]", "[{\"function\":{}}]", "no json", CALLS("5")};
@@ -507,6 +538,7 @@ int main(void)
         cmocka_unit_test(templates_that_do_not_work_give_way),
         cmocka_unit_test(a_template_may_refuse),
         cmocka_unit_test(hostile_text_stays_text),
+        cmocka_unit_test(real_files_carry_these_templates),
         cmocka_unit_test(refuses_malformed_calls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
