@@ -108,11 +108,14 @@ def page(args, rows, skipped):
         out += "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |\n"
     if skipped:
         out += "\nNot run for this page, because something was not at hand:\n\n"
-        home = str(pathlib.Path.home())
+        names = {str(ROOT): ".", **{os.environ[v]: "$" + v for v in ("HOLDFAST_TEST_MODELS", "HOLDFAST_SHARED",
+                                                                   "HOLDFAST_TOKENIZERS") if os.environ.get(v)},
+                 str(pathlib.Path.home()): "~"}
         for name, lines in sorted(skipped.items()):
             for line in dict.fromkeys(lines):
-                text = line.replace(str(ROOT), ".").replace(home, "~")
-                out += f"- `check_{name}.py`: {text}\n"
+                for path, short in names.items():
+                    line = line.replace(path, short)
+                out += f"- `check_{name}.py`: {line.removeprefix('skip').strip()}\n"
     return out
 
 
