@@ -89,6 +89,44 @@ static void nan_stays_visible(void **state)
     hd_pool_free(pool);
 }
 
+/* Scales of FP8 blocks in BF16 or F16 mean what they say in F32. */
+static void fp8_scales_come_in_three_types(void **state)
+{
+    struct hd_store *store;
+    struct hd_pool *pool;
+    struct hd_errmsg msg;
+    assert_int_equal(hd_pool_new(&pool, 1), HD_OK);
+    assert_int_equal(hd_store_open(&store, MODELS "deepseek-v3-fp8", &msg), HD_OK);
+    const struct hd_store_tensor *t =
+        hd_store_tensor(store, "model.layers.0.self_attn.q_a_proj.weight");
+    assert_non_null(t);
+    enum { N = 2 }; /* 32 rows of 144: one block by two */
+    static const float scale[N] = {0.5f, 0.25f};
+    uint16_t bf16[N], f16[N];
+    for (int i = 0; i < N; i++) {
+        bf16[i] = hd_f32_to_bf16(scale[i]);
+        f16[i] = hd_f32_to_f16(scale[i]);
+    }
+    const void *const scales[] = {scale, bf16, f16};
+    static const enum hd_dtype types[] = {HD_F32, HD_BF16, HD_F16};
+    float *values[3];
+    for (int i = 0; i < 3; i++) {
+        struct hd_store_tensor copy = *t;
+        struct hd_store_quant quant = *t->quant;
+        quant.scale = scales[i];
+        quant.scale_dtype = types[i];
+        copy.quant = &quant;
+        values[i] = dequantised(&copy, pool);
+    }
+    size_t bytes = (size_t)(t->ne[0] * t->ne[1]) * sizeof(float);
+    assert_memory_equal(values[0], values[1], bytes);
+    assert_memory_equal(values[0], values[2], bytes);
+    for (int i = 0; i < 3; i++)
+        free(values[i]);
+    hd_store_close(store);
+    hd_pool_free(pool);
+}
+
 /* Any piece of the rows is what lies there among all rows. */
 static void pieces_are_parts_of_the_whole(void **state)
 {
@@ -137,6 +175,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dequantises_bit_for_bit),
         cmocka_unit_test(nan_stays_visible),
+        cmocka_unit_test(fp8_scales_come_in_three_types),
         cmocka_unit_test(pieces_are_parts_of_the_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
