@@ -353,11 +353,12 @@ static void templates_without_tools(void **state)
 
 static void templates_that_do_not_work_give_way(void **state)
 {
+    static const char endless[] =
+        "{\"chat_template\": \"{% for i in range(100000) %}{% for k in range(100000) %}"
+        "{{ messages }}{% endfor %}{% endfor %}\"}";
     static const char *const broken[] = {
         "{\"chat_template\": \"{% if %}\"}", "{\"chat_template\": \"no messages here\"}",
-        "{\"chat_template\": \"{{ messages[0].content.nothing.more }}\"}",
-        "{\"chat_template\": \"{% for i in range(100000) %}{% for k in range(100000) %}{% endfor "
-        "%}{% endfor %}\"}"};
+        "{\"chat_template\": \"{{ messages[0].content.nothing.more }}\"}", endless};
     static const struct hd_chat_message hello = {.role = "user", .content = "hello"};
     for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         struct kit kit;
