@@ -437,10 +437,15 @@ static void write_gguf(struct e5 *e5, struct hd_gguf_writer *w)
     int32_t n = HEAD_TENSORS + e5->layers * LAYER_TENSORS;
     struct plan plan;
     char *step = malloc(STEP);
-    put_metadata(e5, w);
+    /* First that the weights are there: a small file must not claim a large vocabulary. */
     for (int32_t i = 0; i < n && !e5->err; i++) {
         plan_at(&plan, e5, i);
         find_tensor(e5, &plan);
+    }
+    if (!e5->err)
+        put_metadata(e5, w);
+    for (int32_t i = 0; i < n && !e5->err; i++) {
+        plan_at(&plan, e5, i);
         hd_gguf_put_tensor(w, plan.name, plan.dtype == E5_Q4_0 ? HD_Q4_0 : HD_F32,
                            plan.ne[1] ? 2 : 1, plan.ne);
     }
