@@ -124,7 +124,8 @@ def show(kind, r):
     print(f"{kind:8} {r['bytes'] / 1e9:6.3f} GB  twin {r['twin_largest_difference']:.1e}  "
           f"KL {r['vector_vs_ref']['mean_kl']:.1e}, best token {r['vector_vs_ref']['same_best']}"
           f"/{r['vector_vs_ref']['positions']}  cost {r['ref_vs_source']['mean_kl']:.3f}  "
-          f"{r['bench']['prefill_tps']:.1f} and {r['bench']['decode_tps']:.1f} tok/s", flush=True)
+          + (f"{r['bench']['prefill_tps']:.1f} and {r['bench']['decode_tps']:.1f} tok/s" if r["load_average"] < 3 else
+             "speed not shown: the machine was busy"), flush=True)
     name = "Qwen2.5-Coder-1.5B requantised, "
     table_rows.add(f"GGUF {kind}", "qwen2", name + "log-probabilities: its twin, decoded to F32 by the gguf package, "
                    f"{TWIN_LENGTH} positions, kernels ref", r["twin_largest_difference"], MAX_DIFFERENCE)
