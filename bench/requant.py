@@ -31,9 +31,12 @@ sys.path.insert(0, str(ROOT / "tools/golden"))
 import check_real  # noqa: E402
 import table_rows  # noqa: E402
 
-TYPES = "Q2_K Q3_K_M Q4_0 Q5_K_M Q6_K Q8_0 IQ4_XS IQ3_S IQ2_S".split()
+TYPES = "Q2_K Q3_K_M Q4_0 Q5_K_M Q6_K Q8_0 IQ4_XS MIXED IQ3_S IQ2_S".split()
 MAX_DIFFERENCE, MAX_KL = 1e-3, 2e-3
-WITH_IMATRIX = ("IQ", "Q2_", "Q3_")
+WITH_IMATRIX = ("IQ", "Q2_", "Q3_", "MIXED")
+# MIXED: Q4_0, and every other 4-bit and code-book type in the FFN matrices of three layers each. Searching for codes
+# takes an hour of two cores for a whole 1.5B, minutes for this.
+MIXED = "iq1_s iq1_m iq2_xxs iq2_xs iq2_s iq3_xxs iq3_s iq4_nl iq4_xs".split()
 TEXTS, LENGTH, TWIN_LENGTH = ("en-story", "zh-handbook"), 24, 12
 
 
@@ -98,9 +101,21 @@ def quantise(args, kind):
         cmd = [args.tools / "llama-quantize", "--allow-requantize"]
         if kind.startswith(WITH_IMATRIX):
             cmd += ["--imatrix", args.work / "imatrix.gguf"]
-        run(cmd + [args.model, part, kind, "2"])
+        if kind == "MIXED":
+            for i, name in enumerate(MIXED):
+                layers = "|".join(str(3 * i + n) for n in range(3))
+                cmd += ["--tensor-type", rf"blk\.({layers})\.ffn_(up|down)={name}"]
+        run(cmd + [args.model, part, "Q4_0" if kind == "MIXED" else kind, "2"])
         part.rename(model)
     return model
+
+
+def source_rows(args):
+    """The model's own rows under ref: alike for all types, so kept beside the work."""
+    kept = args.work / "source.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(all_rows(args.binary, args.model, "ref")))
+    return [{int(i): v for i, v in row.items()} for row in json.loads(kept.read_text())]
 
 
 def one_type(args, kind, source):
@@ -152,7 +167,7 @@ def main():
              "-c", "512", "--chunks", "10", "-t", "2"])
     for kind in args.types.split(","):
         if kind not in results and args.tools:
-            source = source or all_rows(args.binary, args.model, "ref")
+            source = source or source_rows(args)
             results[kind] = one_type(args, kind, source)
             args.out.write_text(json.dumps(results, indent=1) + "\n")
         if kind in results:
