@@ -23,7 +23,8 @@ ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 LOGS = "build/check"
 SKIP_STATUS = 77
 FUZZ_SECONDS = 60          # shared by all targets
-MODELS = ["qwen2.5-coder:0.5b", "qwen2.5-coder:1.5b"]
+MODELS = ["qwen2.5-coder:0.5b", "qwen2.5-coder:1.5b", "smollm2", "e5-small", "minilm",
+          "r1-7b-head"]    # the last one from the tests' own catalogue
 
 
 class Report:
@@ -153,7 +154,8 @@ def fuzz(report):
 
 def pull_models(report):
     for model in MODELS:
-        step(report, f"pull: {model}", ["build/release/holdfast", "pull", model], 900)
+        step(report, f"pull: {model}", ["build/release/holdfast", "pull", model, "--catalogue",
+                                        "tests/data/catalogue.json"], 900)
 
 
 def long_results(report):
