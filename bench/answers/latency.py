@@ -82,13 +82,14 @@ def main():
     first, rest = rows[0], rows[1:]
     within = common.share(r["first_s"] <= r["predicted_s"] for r in rest)
     text = ("# How soon an answer begins\n\n%s; %s; Qwen2.5-Coder %s; prefill %.0f tokens/s; "
-            "`python3 bench/answers/latency.py %s`.\n\n"
+            "`python3 bench/answers/latency.py --model %s --count %d`.\n\n"
             "| | first text, s | predicted + 1 s | tokens prefilled |\n| --- | --- | --- | --- |\n"
             "| first question after the start | %.2f | %.2f | %d |\n"
             "| median of %d further ones | %.2f | %.2f | %d |\n| slowest of them | %.2f | %.2f | %d |\n\n"
-            "Within the prediction: %.0f%%.\n") % (
+            "Within the prediction: %.0f%%. The text comes when the whole sentence has been generated and "
+            "checked.\n") % (
         datetime.date.today().isoformat(), common.machine_class(), args.model.upper(), rate,
-        " ".join(sys.argv[1:]), first["first_s"], first["predicted_s"], first["prefilled"], len(rest),
+        args.model, args.count, first["first_s"], first["predicted_s"], first["prefilled"], len(rest),
         *(statistics.median(r[k] for r in rest) for k in ("first_s", "predicted_s", "prefilled")),
         *(max(rest, key=lambda r: r["first_s"])[k] for k in ("first_s", "predicted_s", "prefilled")),
         100 * within)
