@@ -187,8 +187,8 @@ def table(rows):
 def report(args, results):
     date = datetime.date.today().isoformat()
     text = ["# Answers from passages, with real models\n\n",
-            "%s; %s; `python3 bench/answers/answers.py %s`.\n\n"
-            % (date, common.machine_class(), " ".join(sys.argv[1:])),
+            "%s; %s; `python3 bench/answers/answers.py --models %s --per-set %d`.\n\n"
+            % (date, common.machine_class(), args.models, args.per_set),
             "\"right\": share of answers that contain a gold answer (after NFKC, lower case, "
             "punctuation and spaces removed), the right passage in the base. \"not found\" right: "
             "share that say so when the right passage has been removed. mean: of these two. First "

@@ -106,8 +106,8 @@ def main():
     parser.add_argument("--quiet", action="store_true")
     args = parser.parse_args()
     args.binary = common.find_binary(args.binary)
-    text = "# Questions about the sample handbook\n\n%s; %s; `python3 bench/answers/handbook.py %s`.\n" \
-        % (datetime.date.today().isoformat(), common.machine_class(), " ".join(sys.argv[1:]))
+    text = "# Questions about the sample handbook\n\n%s; %s; `python3 bench/answers/handbook.py --models %s`.\n" \
+        % (datetime.date.today().isoformat(), common.machine_class(), args.models)
     data = {}
     for model in args.models.split(","):
         path = common.find_model(model)
