@@ -136,6 +136,7 @@ static bool can_weigh(const struct hd_kb__reader *reader)
 static double odds(const struct hd_kb__reader *reader, const struct passage *passage, double yes)
 {
     const struct weights *w = reader->weights;
+    yes = yes * reader->wording->yes_scale + reader->wording->yes_shift;
     yes = fmin(fmax(yes, -yes_max), yes_max);
     return w->bias + (reader->wording->is_chinese ? w->han : 0) + w->relative * passage->relative +
            w->yes * yes;

@@ -17,6 +17,7 @@ struct hd_kb__wording {
     const char *check;                       /* asks whether the answer is there */
     const char *answer;                      /* asks for it */
     const char *yes[2], *no[2];              /* replies to check; NULL = no second way */
+    double yes_scale, yes_shift;             /* make its log-odds comparable with the others' */
     struct hd_kb__demo demos[HD_KB__N_DEMO];
 };
 
