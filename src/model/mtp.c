@@ -10,9 +10,9 @@
  * KV cache of its own as `block`. Three points on which the report leaves a choice or differs from
  * the released weights, settled by published implementations: the embedding is the first half of
  * eh_proj's input, although the report writes the hidden state first (vLLM, SGLang and transformers
- * agree); h_i is taken behind the model's final norm (transformers); the first row is a row like any
- * other (SGLang, transformers; vLLM zeroes the embedding at position 0). Row i rotates by position
- * i; only distances matter, so i + 1 would give the same.
+ * agree); h_i is taken behind the model's final norm (transformers); the first row is a row like
+ * any other (SGLang, transformers; vLLM zeroes the embedding at position 0). Row i rotates by
+ * position i; only distances matter, so i + 1 would give the same.
  *
  * Copies of the embedding and the head that a checkpoint stores with the layer are not read. */
 #include "model/model_impl.h"
