@@ -7,10 +7,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
+#include "scratch.h"
 #include "model/model_impl.h"
 
-static char folder[] = "/tmp/hd_fuzz_XXXXXX";
 static struct hd_pool *pool;
 static volatile unsigned touched;
 
@@ -26,20 +25,10 @@ static const char *const configs[] = {
 };
 enum { N_CONFIG = sizeof configs / sizeof configs[0] };
 
-static void put(const char *name, const void *data, size_t size)
-{
-    char *path = hd_path_join(folder, name);
-    FILE *file = path ? fopen(path, "wb") : NULL;
-    if (!file)
-        abort();
-    fwrite(data, 1, size, file);
-    fclose(file);
-    free(path);
-}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    if (!mkdtemp(folder) || hd_pool_new(&pool, 1))
+    make_folder();
+    if (hd_pool_new(&pool, 1))
         abort();
     return 0;
 }

@@ -7,28 +7,14 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/file.h"
+#include "scratch.h"
 #include "token/token.h"
-
-static char folder[] = "/tmp/hd_fuzz_XXXXXX";
-
-static void put(const char *name, const uint8_t *data, size_t size)
-{
-    char *path = hd_path_join(folder, name);
-    FILE *file = path ? fopen(path, "wb") : NULL;
-    if (!file)
-        abort();
-    fwrite(data, 1, size, file);
-    fclose(file);
-    free(path);
-}
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    if (!mkdtemp(folder))
-        abort();
+    make_folder();
     static const char config[] = "{\"add_bos_token\":true,\"bos_token\":\"<s>\"}";
-    put("tokenizer_config.json", (const uint8_t *)config, sizeof config - 1);
+    put("tokenizer_config.json", config, sizeof config - 1);
     return 0;
 }
 

@@ -5,28 +5,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base/file.h"
+#include "scratch.h"
 #include "store/store.h"
 
-static char folder[] = "/tmp/hd_fuzz_XXXXXX";
 static volatile unsigned touched;
-
-static void put(const char *name, const uint8_t *data, size_t size)
-{
-    char *path = hd_path_join(folder, name);
-    FILE *file = path ? fopen(path, "wb") : NULL;
-    if (!file)
-        abort();
-    fwrite(data, 1, size, file);
-    fclose(file);
-    free(path);
-}
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
-    if (!mkdtemp(folder))
-        abort();
-    put("config.json", (const uint8_t *)"{}", 2);
+    make_folder();
+    put("config.json", "{}", 2);
     return 0;
 }
 
