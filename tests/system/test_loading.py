@@ -19,6 +19,8 @@ import time
 import urllib.error
 import urllib.request
 
+import cases
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.environ["HOLDFAST_BIN"])
 TINY = os.path.join(ROOT, "tests/golden/models/qwen2-tied.gguf")
@@ -259,23 +261,5 @@ def test_a_folder_without_a_tokenizer():
         assert "shard a.safetensors is missing, one of 2" in run("logits", "-m", folder, "--tokens", "1", fails=True)
 
 
-def main():
-    passed = failed = 0
-    for name, test in list(globals().items()):
-        if name.startswith("test_") and callable(test):
-            start = time.time()
-            try:
-                test()
-                passed += 1
-                print(f"ok    {name} ({time.time() - start:.1f} s)")
-            except Exception as error:  # noqa: BLE001: report and go on
-                failed += 1
-                print(f"FAIL  {name}: {type(error).__name__}: {error}")
-    for line in skipped:
-        print("skip  " + line)
-    print(f"{passed - len(skipped)} passed, {failed} failed")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cases.run(globals(), skipped))

@@ -15,6 +15,8 @@ import sys
 import tempfile
 import time
 
+import cases
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BINARY = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else os.environ["HOLDFAST_BIN"])
 MODEL = os.path.join(ROOT, "tests/golden/models/qwen2-tied.gguf")
@@ -420,24 +422,5 @@ def test_configuration():
         assert taken.returncode == 1 and "cannot listen" in taken.stderr, taken.stderr
 
 
-def main():
-    tests = [(n, f) for n, f in sorted(globals().items()) if n.startswith("test_")]
-    wanted = sys.argv[2:]
-    failed = passed = 0
-    for name, test in tests:
-        if wanted and name not in wanted:
-            continue
-        began = time.time()
-        try:
-            test()
-            passed += 1
-            print(f"ok    {name} ({time.time() - began:.1f} s)", flush=True)
-        except Exception as error:  # noqa: BLE001: a test's failure, whatever it is
-            failed += 1
-            print(f"FAIL  {name}: {type(error).__name__}: {error}", flush=True)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cases.run(globals()))
