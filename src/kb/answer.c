@@ -556,8 +556,7 @@ static enum hd_err finish_reading(struct hd_kb_turn *turn, struct hd_result *tot
     hd_kb__reader_result(turn->reader, &reading);
     *total = reading.total;
     out->confidence = reading.probability;
-    bool found = reading.found && reading.passage < turn->passages.n &&
-                 !hd_kb__is_refusal(reading.answer, strlen(reading.answer));
+    bool found = reading.found && reading.passage < turn->passages.n;
     enum hd_err err = found ? check_reading(turn, &reading) : HD_OK;
     out->found = found && any_supported(turn);
     if (err)

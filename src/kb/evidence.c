@@ -5,8 +5,9 @@
 #include "base/hash.h"
 #include "base/utf8.h"
 #include "kb/evidence.h"
+#include "kb/fold.h"
 
-#define NUMBER_WEIGHT 1.5f /* of a number or a code; a word's is 1 */
+static const float number_weight = 1.5f; /* of a number or a code; a word's is 1 */
 
 enum hd_err hd_kb__judge_init(struct hd_kb__judge *judge)
 {
@@ -58,7 +59,7 @@ static struct hd_kb__fact fact_of(const struct hd_kb__terms *terms, size_t i)
     const struct hd_kb__term *term = &terms->items[i];
     bool exact = term->kind == HD_KB__TERM_NUMBER || term->kind == HD_KB__TERM_CODE;
     float weight = term->part                       ? 0
-                   : exact                          ? NUMBER_WEIGHT
+                   : exact                          ? number_weight
                    : term->straddles                ? 0.1f
                    : term->kind == HD_KB__TERM_PAIR ? 0.8f
                                                     : 1;
@@ -92,7 +93,7 @@ enum hd_err hd_kb__evidence_of(struct hd_kb__evidence *out, struct hd_kb__judge 
             fact.weight = 0; /* counted by value */
         out->facts[out->n++] = fact;
     }
-    out->number_weight = NUMBER_WEIGHT;
+    out->number_weight = number_weight;
     if (!err) {
         distinct(out);
         err = find_numbers(out, judge, text, len, strict);
@@ -189,4 +190,18 @@ bool hd_kb__is_chinese(const char *text)
         in_word = letter;
     }
     return han >= 2 && han >= words;
+}
+
+bool hd_kb__is_traditional(const char *text)
+{
+    size_t len = strlen(text), n, han = 0, changed = 0;
+    for (size_t i = 0; i < len; i += n ? n : 1) {
+        unsigned c, folded[HD_KB__FOLD_MAX];
+        n = hd_utf8_decode(&c, text + i, len - i, NULL);
+        if (!n || !hd_kb__is_han(c))
+            continue;
+        han++;
+        changed += hd_kb__fold_char(folded, c) == 1 && folded[0] != c;
+    }
+    return changed >= 2 && changed * 10 >= han;
 }

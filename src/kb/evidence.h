@@ -53,5 +53,7 @@ bool hd_kb__numbers_agree(const struct hd_kb__evidence *what, const struct hd_kb
 
 /* The text's language by its letters: whether ideographs prevail. */
 bool hd_kb__is_chinese(const char *text);
+/* Whether its ideographs are traditional ones: several of them, for one may be part of a name. */
+bool hd_kb__is_traditional(const char *text);
 
 #endif

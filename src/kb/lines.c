@@ -67,7 +67,7 @@ static bool starts_item(const struct line *line)
     return false;
 }
 
-static bool ends_sentence(const char *s, size_t len)
+bool hd_kb__ends_sentence(const char *s, size_t len)
 {
     static const char *const ends[] = {".", "!", "?", ":", "。", "！", "？", "：", "；", "”", "）"};
     for (size_t i = 0; i < sizeof ends / sizeof *ends; i++) {
@@ -117,7 +117,7 @@ static int numeral_level(const char *s, size_t len)
  * "一、收货", "Chapter 4"), or 0. */
 static int heading_level(const char *s, size_t len)
 {
-    if (len > 120 || column_width(s, len) > 70 || ends_sentence(s, len))
+    if (len > 120 || column_width(s, len) > 70 || hd_kb__ends_sentence(s, len))
         return 0;
     int numeral = numeral_level(s, len);
     if (numeral)
@@ -165,8 +165,8 @@ static void flush(struct hd_buf *records, struct hd_buf *para, bool item, bool a
     hd_buf_clear(para);
 }
 
-/* The first line with anything in it, if it reads like a title: short, no sentence, alone or with
- * more below it. */
+/* The first line with anything in it, if it reads like a title: well short of the widest one, no
+ * sentence, no numbered heading, with more below it. */
 static void put_title(struct hd_buf *records, const char *text, size_t len, size_t widest)
 {
     size_t i = 0;
@@ -178,7 +178,7 @@ static void put_title(struct hd_buf *records, const char *text, size_t len, size
         i = end + 1;
     }
     if (line.len && i < len && line.width <= 60 && line.width * 10 < widest * 7 &&
-        !ends_sentence(line.s, line.len) && !heading_level(line.s, line.len))
+        !hd_kb__ends_sentence(line.s, line.len) && !heading_level(line.s, line.len))
         hd_kb__put(records, HD_KB__TITLE, 1, line.s, line.len);
 }
 
@@ -244,7 +244,7 @@ enum hd_err hd_kb__put_lines(struct hd_buf *records, const char *text, size_t le
         bool begins_item = line.len && starts_item(&line);
         /* A line well short of the widest one was ended on purpose. */
         bool wrapped = para.len && width * 10 >= widest * 7 && widest >= 30 &&
-                       !(ends_sentence(para.data, para.len) && width * 20 < widest * 17);
+                       !(hd_kb__ends_sentence(para.data, para.len) && width * 20 < widest * 17);
         if (!line.len || begins_item || !wrapped)
             flush(records, &para, item, n_line == 1 && blank_before && !begins_item);
         if (!para.len) {

@@ -3,6 +3,8 @@
 #ifndef HD_KB_LINES_H
 #define HD_KB_LINES_H
 
+#include <stdbool.h>
+
 #include "kb/doc.h"
 
 enum hd_kb__lines {
@@ -15,5 +17,8 @@ enum hd_kb__lines {
  * numbered short line after a blank one is a heading, unless another numbered line follows. */
 enum hd_err hd_kb__put_lines(struct hd_buf *records, const char *text, size_t len,
                              enum hd_kb__lines where);
+
+/* Whether a text ends as sentences (and introductions, "…:") do. */
+bool hd_kb__ends_sentence(const char *s, size_t len);
 
 #endif

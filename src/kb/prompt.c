@@ -38,14 +38,16 @@ enum hd_err hd_kb__prompt_search_form(struct hd_buf *out, const struct hd_kb__pa
 
 const char *hd_kb__say_not_found(const char *question)
 {
-    return hd_kb__is_chinese(question) ? "资料中未找到这个问题的答案。"
-                                       : "The documents do not answer this question.";
+    if (!hd_kb__is_chinese(question))
+        return "The documents do not answer this question.";
+    return hd_kb__is_traditional(question) ? "資料中未找到這個問題的答案。"
+                                           : "资料中未找到这个问题的答案。";
 }
 
 const char *hd_kb__say_quoted(const char *question)
 {
-    return hd_kb__is_chinese(question)
-               ? "（未使用语言模型，以下为资料原文。）"
-               : "(No language model was used; these are the documents' own "
-                 "words.)";
+    if (!hd_kb__is_chinese(question))
+        return "(No language model was used; these are the documents' own words.)";
+    return hd_kb__is_traditional(question) ? "（未使用語言模型，以下為資料原文。）"
+                                           : "（未使用语言模型，以下为资料原文。）";
 }

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kb/lines.h"
 #include "kb/quote.h"
 
 /* A sentence counts by the share of the question it holds, by its neighbours' and its passage's
@@ -43,15 +44,10 @@ static bool says_new_number(const struct hd_kb__evidence *said,
  * not: it repeats the question's words but says nothing. */
 static bool is_heading(const struct hd_kb__passage *p, size_t j)
 {
-    static const char *const ends[] = {".", "!", "?", "。", "！", "？", "；", "”", "）"};
     const char *s = p->hit.text + p->lines[j].begin, *after = p->hit.text + p->lines[j].end;
     size_t n = p->lines[j].end - p->lines[j].begin;
-    if (strncmp(after, "\n\n", 2) || memchr(s, ':', n) || memmem(s, n, "：", 3))
-        return false;
-    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
-        if (n >= strlen(ends[i]) && !memcmp(after - strlen(ends[i]), ends[i], strlen(ends[i])))
-            return false;
-    return true;
+    return !strncmp(after, "\n\n", 2) && !memchr(s, ':', n) && !memmem(s, n, "：", 3) &&
+           !hd_kb__ends_sentence(s, n);
 }
 
 static double line_score(const struct hd_kb__passage *p, size_t j, size_t rank, bool number,

@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "kb/read_wording.h"
+#include "kb/verify.h"
 
 enum { MAX_PASSAGE = 16, MAX_TEXT = 1 << 20, ANSWER_TOKENS = 96, N_WATCH = 4 };
 enum { N_DEMO = HD_KB__N_DEMO, MAX_MESSAGES = 4 * N_DEMO + 3 };
@@ -291,31 +292,6 @@ static void begin_answer(struct hd_kb__reader *reader)
     make_request(reader);
 }
 
-static bool contains_any(const char *text, const char *const *words)
-{
-    for (; *words; words++)
-        if (strcasestr(text, *words))
-            return true;
-    return false;
-}
-
-/* Whether an answer is a way of saying that there is none. */
-static bool declines(const char *answer)
-{
-    static const char *const ways[] = {"not found",        "does not mention",
-                                       "does not contain", "does not provide",
-                                       "does not specify", "does not state",
-                                       "not mentioned",    "not provided",
-                                       "not specified",    "no information",
-                                       "未找到",           "没有找到",
-                                       "没有提到",         "没有提及",
-                                       "未提及",           "未提到",
-                                       "没有提供",         "没有说明",
-                                       "无法回答",         "没有相关",
-                                       "未提供",           NULL};
-    return !*answer || contains_any(answer, ways);
-}
-
 static void trim(struct hd_buf *text)
 {
     size_t begin = 0, end = text->len;
@@ -346,7 +322,8 @@ const struct hd_request *hd_kb__reader_next(struct hd_kb__reader *reader,
             begin_answer(reader);
     } else if (reader->state == ANSWERING) {
         trim(&reader->answer);
-        if (declines(hd_buf_str(&reader->answer))) {
+        if (!reader->answer.len ||
+            hd_kb__is_refusal(hd_buf_str(&reader->answer), reader->answer.len)) {
             hd_buf_clear(&reader->answer);
             begin_answer(reader);
         } else {

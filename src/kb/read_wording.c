@@ -1,10 +1,7 @@
 /* See read_wording.h. */
 #include <stddef.h>
-#include <string.h>
 
-#include "base/utf8.h"
-#include "kb/analyse.h"
-#include "kb/fold.h"
+#include "kb/evidence.h"
 #include "kb/read_wording.h"
 
 #define LIBRARY                                                                                    \
@@ -83,17 +80,7 @@ static const struct hd_kb__wording traditional = {
 
 const struct hd_kb__wording *hd_kb__reading_wording(const char *question)
 {
-    size_t len = strlen(question), n, han = 0, changed = 0;
-    for (size_t i = 0; i < len; i += n ? n : 1) {
-        unsigned c, folded[HD_KB__FOLD_MAX];
-        n = hd_utf8_decode(&c, question + i, len - i, NULL);
-        if (!n || !hd_kb__is_han(c))
-            continue;
-        han++;
-        changed += hd_kb__fold_char(folded, c) == 1 && folded[0] != c;
-    }
-    if (!han)
+    if (!hd_kb__is_chinese(question))
         return &english;
-    /* One such character may be part of a name. */
-    return changed >= 2 && changed * 10 >= han ? &traditional : &simplified;
+    return hd_kb__is_traditional(question) ? &traditional : &simplified;
 }

@@ -245,6 +245,10 @@ static void test_quoting(void **state)
     assert_true(a.found);
     assert_string_equal(a.citations[0].quote, "The crane has a mass of 9 tonnes without its hook.");
     hd_kb_answer_dispose(&a);
+    options.question = "總經理的電話號碼是多少？";
+    assert_int_equal(hd_kb_ask(f->kb, &local, &options, NULL, NULL, &a, NULL), HD_OK);
+    assert_string_equal(a.answer, "資料中未找到這個問題的答案。");
+    hd_kb_answer_dispose(&a);
     options.question = "Who invented the telephone exchange in Boston?";
     assert_int_equal(hd_kb_ask(f->kb, &local, &options, NULL, NULL, &a, NULL), HD_OK);
     assert_false(a.found);

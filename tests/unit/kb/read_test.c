@@ -124,9 +124,9 @@ static void test_the_most_probable_answers(void **state)
     const struct hd_request *request = reply(reader, -4);
     assert_non_null(strstr(last_said(request, 2), "Invoices"));
     /* It declines: the next one is tried, and the third, which is improbable, is not. */
-    request = answer(reader, "The passage does not mention it.");
+    request = answer(reader, "資料沒有提到這件事。");
     assert_non_null(strstr(last_said(request, 2), "warranty"));
-    assert_null(answer(reader, "not found"));
+    assert_null(answer(reader, "The passage does not mention it."));
     struct hd_kb__reading reading;
     hd_kb__reader_result(reader, &reading);
     assert_false(reading.found);
