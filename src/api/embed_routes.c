@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/clock.h"
 
 enum { MAX_ANSWER = 512 << 20, MAX_INPUT_IDS = 1 << 20 };
@@ -87,21 +88,12 @@ static void put_floats(struct hd_buf *out, const float *v, int n)
     hd_buf_putc(out, ']');
 }
 
-/* The floats' bytes, little endian, as OpenAI's clients ask for them. */
+/* The floats' bytes as OpenAI's clients ask for them: little endian, as on every machine that we
+ * build for. */
 static void put_base64(struct hd_buf *out, const float *v, int n)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    size_t len = (size_t)n * 4;
-    const unsigned char *p = (const unsigned char *)v; /* every machine that we build for is one */
     hd_buf_putc(out, '"');
-    for (size_t i = 0; i < len; i += 3) {
-        size_t left = len - i;
-        unsigned b = (unsigned)p[i] << 16 | (left > 1 ? (unsigned)p[i + 1] << 8 : 0) |
-                     (left > 2 ? p[i + 2] : 0);
-        char four[4] = {digits[b >> 18], digits[b >> 12 & 63], left > 1 ? digits[b >> 6 & 63] : '=',
-                        left > 2 ? digits[b & 63] : '='};
-        hd_buf_append(out, four, 4);
-    }
+    hd_base64_encode(out, v, (size_t)n * sizeof *v);
     hd_buf_putc(out, '"');
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/utf8.h"
 #include "token/token_impl.h"
 
@@ -50,41 +51,15 @@ enum hd_err hd_token__charsmap_init(struct hd_token__charsmap *map, const void *
     return HD_OK;
 }
 
-static int base64_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
-}
-
 enum hd_err hd_token__charsmap_init_base64(struct hd_token__charsmap *map, const char *text)
 {
-    size_t len = strlen(text), n = 0;
-    uint32_t bits = 0;
+    struct hd_buf bytes;
     *map = (struct hd_token__charsmap){0};
-    if (len / 4 * 3 > HD_TOKEN_MAX_CHARSMAP)
-        return HD_ERR_LIMIT;
-    while (len && text[len - 1] == '=')
-        len--;
-    uint8_t *bytes = malloc(len / 4 * 3 + 3);
-    if (!bytes)
-        return HD_ERR_NOMEM;
-    for (size_t i = 0; i < len; i++) {
-        int value = base64_value(text[i]);
-        if (value < 0) {
-            free(bytes);
-            return HD_ERR_FORMAT;
-        }
-        bits = bits << 6 | (uint32_t)value;
-        if (i % 4)
-            bytes[n++] = (uint8_t)(bits >> (6 - i % 4 * 2));
-    }
-    enum hd_err err = hd_token__charsmap_init(map, bytes, n);
-    free(bytes);
+    hd_buf_init(&bytes, HD_TOKEN_MAX_CHARSMAP);
+    enum hd_err err = hd_base64_decode(&bytes, text, strlen(text));
+    if (!err)
+        err = hd_token__charsmap_init(map, bytes.data, bytes.len);
+    hd_buf_dispose(&bytes);
     return err;
 }
 

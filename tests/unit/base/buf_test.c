@@ -6,6 +6,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/base64.h"
 #include "base/buf.h"
 #include "base/utf8.h"
 
@@ -35,6 +36,34 @@ static void refuses_sizes_that_would_overflow(void **state)
     assert_null(hd_buf_reserve(&buf, SIZE_MAX));
     assert_int_equal(buf.err, HD_ERR_LIMIT);
     hd_buf_dispose(&buf);
+}
+
+static void base64_there_and_back(void **state)
+{
+    static const char *const pairs[][2] = {{"", ""},
+                                           {"f", "Zg=="},
+                                           {"fo", "Zm8="},
+                                           {"foo", "Zm9v"},
+                                           {"foob", "Zm9vYg=="},
+                                           {"\xff\xfe", "//4="},
+                                           {"fooba", "Zm9vYmE="}};
+    static const char *const bad[] = {"Zg", "Zg=", "Z===", " Zg==", "Zm9v Zg=", "Zm9v*g=="};
+    struct hd_buf text, back;
+    hd_buf_init(&text, 100);
+    hd_buf_init(&back, 100);
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        hd_buf_clear(&text);
+        hd_buf_clear(&back);
+        assert_int_equal(hd_base64_encode(&text, pairs[i][0], strlen(pairs[i][0])), HD_OK);
+        assert_string_equal(hd_buf_str(&text), pairs[i][1]);
+        assert_int_equal(hd_base64_decode(&back, text.data ? text.data : "", text.len), HD_OK);
+        assert_string_equal(hd_buf_str(&back), pairs[i][0]);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (hd_base64_decode(&back, bad[i], strlen(bad[i])) != HD_ERR_FORMAT)
+            fail_msg("%s", bad[i]);
+    hd_buf_dispose(&text);
+    hd_buf_dispose(&back);
 }
 
 static void decodes_only_strict_utf8(void **state)
@@ -94,6 +123,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(keeps_its_maximum_and_its_first_error),
         cmocka_unit_test(refuses_sizes_that_would_overflow),
+        cmocka_unit_test(base64_there_and_back),
         cmocka_unit_test(decodes_only_strict_utf8),
         cmocka_unit_test(encodes_every_scalar_value_so_that_it_decodes),
         cmocka_unit_test(complete_never_ends_inside_a_character),
