@@ -25,6 +25,7 @@ SKIP_STATUS = 77
 FUZZ_SECONDS = 60          # shared by all targets
 MODELS = ["qwen2.5-coder:0.5b", "qwen2.5-coder:1.5b", "smollm2", "e5-small", "minilm",
           "r1-7b-head"]    # the last one from the tests' own catalogue
+PYTHON_PACKAGES = ["gguf"]
 
 
 class Report:
@@ -152,6 +153,19 @@ def fuzz(report):
               "-print_final_stats=1"], seconds + 120)
 
 
+def python_packages(report):
+    """What golden tests compare with, in a folder of its own; without it they are skipped and say so."""
+    name, folder = f"python packages: {', '.join(PYTHON_PACKAGES)}", os.path.abspath(f"{LOGS}/python")
+    os.environ["PYTHONPATH"] = folder
+    if os.path.isdir(folder) or not report.wanted(name):
+        return
+    os.makedirs(LOGS, exist_ok=True)
+    shutil.rmtree(folder + ".part", ignore_errors=True)
+    if step(report, name, [sys.executable, "-m", "pip", "install", "-q", "--target", folder + ".part",
+                           *PYTHON_PACKAGES], 600):
+        os.rename(folder + ".part", folder)
+
+
 def pull_models(report):
     for model in MODELS:
         step(report, f"pull: {model}", ["build/release/holdfast", "pull", model, "--catalogue",
@@ -177,6 +191,7 @@ def main():
     if build(report, "release"):
         if not options.quick:
             pull_models(report)
+        python_packages(report)
         ctest(report, "release", 1500)
     if not options.quick:
         formatting(report)
