@@ -11,6 +11,7 @@ struct hd_principal {
     size_t n_group;
     const char *const *scopes;
     size_t n_scope;
+    int weight; /* share of the machine beside other principals; 0 counts as 1 */
 };
 
 #define HD_PRINCIPAL_LOCAL ((struct hd_principal){.tenant = "local", .key_id = ""})

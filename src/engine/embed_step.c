@@ -305,7 +305,7 @@ bool hd_embed__step(struct hd_engine *e, struct hd_loaded *m)
     if (!m->jobs)
         return false;
     /* Beside running generations a quarter: they wait for one short batch. */
-    if (e->n_running && budget > 256)
+    if (hd_scheduler__n_running(e) && budget > 256)
         budget /= 4;
     fill(&b, budget);
     rotate(m);

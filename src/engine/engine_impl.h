@@ -12,6 +12,7 @@
 #include "base/pool.h"
 #include "engine/blocks.h"
 #include "engine/memory.h"
+#include "engine/policy.h"
 #include "engine/sampler.h"
 #include "holdfast/holdfast.h"
 #include "model/encoder.h"
@@ -63,11 +64,9 @@ struct hd_loaded {
     float *row_out;             /* [n_row_max] */
 
     struct hd_runner *runner;
-    struct hd_blocks *blocks;    /* NULL in an encoder */
-    struct hd_session *waiting;  /* by id, oldest first */
-    struct hd_session **running; /* [max_sessions], by admission */
-    int n_running;
-    int turn; /* which prompt comes first in the next step */
+    struct hd_blocks *blocks;  /* NULL in an encoder */
+    struct hd_policy *policy;  /* NULL in an encoder: who waits and runs */
+    struct hd_plan_item *plan; /* [max_sessions] */
     /* one step's batch */
     int32_t *ids, *positions, *out_rows; /* [n_row_max] */
     struct hd_seq_rows *seqs;            /* [max_sessions] */
@@ -78,25 +77,23 @@ struct hd_loaded {
 
 /* One request. Made by the submitting thread, then owned by the scheduler.
  *
- * Its sequence is ids[0 … n_id): the prompt, then what was generated. KV exists for the first
- * n_done of them. n_done < n_prompt: prefill (prompt form). Else the next row to feed is
+ * Its sequence is ids[0 … w.n_id): the prompt, then what was generated. KV exists for the first
+ * w.n_done of them. n_done < n_prompt: prefill (prompt form). Else the next row to feed is
  * ids[n_done] (decode form); when that is the last id, a new one is sampled. A session that lost
  * its blocks starts again at n_done = 0 and replays both parts in the same forms, hence with the
  * same results, without sampling. */
 struct hd_session {
-    uint64_t id;
+    struct hd_work w; /* first: what the policy sees of it, with id and counts */
     struct hd_loaded *model;
     struct hd_callbacks callbacks;
     atomic_bool cancelled;
-    struct hd_session *next;                /* in waiting */
+    struct hd_session *next;                /* in the inbox */
     struct hd_session *all_prev, *all_next; /* list of all, guarded by mu */
 
-    int32_t *ids; /* [n_prompt + n_max] */
-    int n_prompt, n_id, n_done, n_max;
-    int32_t *table;            /* [blocks that n_prompt + n_max need] */
-    int n_block;               /* held */
-    struct hd_block_key *keys; /* [n_prompt / HD_KV_BLOCK] */
-    int n_published;           /* leading blocks that are findable, or were found */
+    int32_t *ids; /* [w.n_prompt + n_max] */
+    int n_max;
+    char *tenant, *key_id;
+    int weight;
 
     struct hd_sampler *sampler;
     struct hd_splitter *splitter; /* NULL without a tokenizer */
@@ -179,7 +176,7 @@ struct hd_engine {
     double last_step_end;
     struct hd_engine_stats stats;
 
-    int n_running; /* of all models; scheduler's */
+    size_t n_seen; /* models that this step knows; the scheduler's */
 };
 
 /* engine.c */
@@ -203,6 +200,7 @@ void hd_loader__stop(struct hd_loaded *m);
 
 /* scheduler.c */
 void *hd_scheduler__main(void *engine);
+int hd_scheduler__n_running(const struct hd_engine *engine); /* of all models */
 
 /* embed_step.c: the scheduler's part of encoders. */
 void hd_embed__take_inbox_locked(struct hd_engine *engine);
@@ -219,8 +217,5 @@ void hd_session__token(struct hd_engine *engine, struct hd_session *s, int32_t i
 /* Ends it: last text, blocks back, on_done, freed. err for HD_FINISH_ERROR. */
 void hd_session__finish(struct hd_engine *engine, struct hd_session *s, enum hd_finish finish,
                         enum hd_err err, const char *why);
-/* Gives its blocks back (the last first, so that beginnings outlive ends). */
-void hd_session__release(struct hd_session *s);
-int hd_session__blocks_for(int n_token);
 
 #endif

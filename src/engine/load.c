@@ -23,8 +23,9 @@ void hd_loaded__free(struct hd_loaded *m)
     hd_model_free(m->model);
     hd_tokenizer_free(m->tokenizer);
     hd_store_close(m->store);
+    hd_policy_free(m->policy);
     hd_blocks_free(m->blocks);
-    free(m->running);
+    free(m->plan);
     free(m->ids);
     free(m->positions);
     free(m->out_rows);
@@ -207,7 +208,7 @@ static enum hd_err size_kv(const struct hd_engine *e, struct hd_loaded *m, int n
         return hd_fail(msg, HD_ERR_INVALID,
                        "%s: a context of %d tokens was asked for, the model was made for %d",
                        m->path, n_ctx, m->hp->n_ctx);
-    size_t need = (size_t)hd_session__blocks_for(want);
+    size_t need = (size_t)hd_work_blocks_for(want);
     if (!fits || (n_ctx && fits < need))
         return hd_fail(msg, HD_ERR_LIMIT,
                        "%s: the KV cache of %d tokens needs %.0f MB, %.0f MB are allowed (lower "
@@ -237,11 +238,11 @@ static enum hd_err new_buffers(struct hd_engine *e, struct hd_loaded *m)
     m->out_rows = calloc(rows, sizeof *m->out_rows);
     m->seqs = calloc(n, sizeof *m->seqs);
     m->of_seq = calloc(n, sizeof *m->of_seq);
-    m->running = calloc(n, sizeof *m->running);
+    m->plan = calloc(n, sizeof *m->plan);
     m->logits = calloc((size_t)m->n_out_max * (size_t)m->hp->n_vocab, sizeof *m->logits);
     m->candidates = calloc((size_t)m->hp->n_vocab, sizeof *m->candidates);
-    return m->ids && m->positions && m->out_rows && m->seqs && m->of_seq && m->running &&
-                   m->logits && m->candidates
+    return m->ids && m->positions && m->out_rows && m->seqs && m->of_seq && m->plan && m->logits &&
+                   m->candidates
                ? HD_OK
                : HD_ERR_NOMEM;
 }
@@ -272,7 +273,9 @@ static enum hd_err new_runner(struct hd_engine *e, struct hd_loaded *m, int n_ct
                        m->memory.who, mb(left), mb(m->memory.limit));
     m->n_ctx = (int)o.n_ctx;
     err = hd_runner_new(&m->runner, m->model, e->pool, &o, msg);
-    if (!err && ((err = hd_blocks_new(&m->blocks, (int32_t)n_block)) || (err = new_buffers(e, m))))
+    if (!err && ((err = hd_blocks_new(&m->blocks, (int32_t)n_block)) ||
+                 (err = hd_policy_new(&m->policy, m->blocks, e->options.max_sessions)) ||
+                 (err = new_buffers(e, m))))
         err = hd_fail(msg, err, "%s: no memory for the batch buffers", m->path);
     return err;
 }

@@ -185,7 +185,7 @@ static enum hd_err logits_of(struct hd_loaded *m, struct hd_engine *e, bool draf
                              .ids = ids,
                              .n_id = n_row,
                              .n_prefill = n_prefill && n_prefill < n_row ? n_prefill : n_row,
-                             .n_need = hd_session__blocks_for((int)n_row),
+                             .n_need = hd_work_blocks_for((int)n_row),
                              .msg = msg};
     /* a piece of one block may hold more wanted rows than one call of the output product */
     size_t n_out = m->n_out_max > HD_KV_BLOCK ? (size_t)m->n_out_max : HD_KV_BLOCK;
@@ -385,7 +385,7 @@ enum hd_err hd_engine_bench(struct hd_engine *e, const char *model, int n_prompt
                       .n_prompt = n_prompt,
                       .n_gen = n_gen,
                       .batch = batch,
-                      .per_seq = hd_session__blocks_for(n_prompt + n_gen),
+                      .per_seq = hd_work_blocks_for(n_prompt + n_gen),
                       .out = out,
                       .msg = msg};
     hd_engine_wait_loaded(e, m->name);

@@ -4,13 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/hash.h"
 #include "engine/engine_impl.h"
-
-int hd_session__blocks_for(int n_token)
-{
-    return n_token / HD_KV_BLOCK + (n_token % HD_KV_BLOCK != 0);
-}
 
 /* --- prompt ---------------------------------------------------------------------------------- */
 
@@ -93,40 +87,6 @@ static enum hd_err check_ids(const struct hd_loaded *m, const struct hd_ids *ids
     return HD_OK;
 }
 
-/* --- keys ------------------------------------------------------------------------------------ */
-
-/* key of block i = SHA-256(key of block i - 1, its ids); before the first stands the model's root
- * key with the tenant, so tenants never share. */
-static enum hd_err make_keys(struct hd_session *s, const char *tenant)
-{
-    int n = s->n_prompt / HD_KV_BLOCK;
-    char hex[65];
-    s->keys = calloc((size_t)n + 1, sizeof *s->keys);
-    if (!s->keys)
-        return HD_ERR_NOMEM;
-    struct hd_sha256 *sha;
-    enum hd_err err = hd_sha256_new(&sha);
-    if (err)
-        return err;
-    hd_sha256_update(sha, s->model->root_key.bytes, sizeof s->model->root_key.bytes);
-    hd_sha256_update(sha, tenant, strlen(tenant));
-    hd_sha256_finish(sha, hex);
-    for (int i = 0; i < n; i++) {
-        if ((err = hd_sha256_new(&sha)))
-            return err;
-        hd_sha256_update(sha, hex, 64);
-        hd_sha256_update(sha, s->ids + (size_t)i * HD_KV_BLOCK, HD_KV_BLOCK * sizeof *s->ids);
-        hd_sha256_finish(sha, hex);
-        for (int j = 0; j < 32; j++) {
-            const char *d = hex + 2 * j;
-            int hi = d[0] <= '9' ? d[0] - '0' : d[0] - 'a' + 10;
-            int lo = d[1] <= '9' ? d[1] - '0' : d[1] - 'a' + 10;
-            s->keys[i].bytes[j] = (uint8_t)(hi << 4 | lo);
-        }
-    }
-    return HD_OK;
-}
-
 /* --- session --------------------------------------------------------------------------------- */
 
 static enum hd_err copy_stops(struct hd_session *s, const struct hd_request *r,
@@ -150,7 +110,7 @@ static bool opens_think(const struct hd_session *s)
 {
     const struct hd_loaded *m = s->model;
     if (m->think_open >= 0)
-        for (int i = s->n_prompt; i-- > 0;)
+        for (int i = s->w.n_prompt; i-- > 0;)
             if (s->ids[i] == m->think_open || s->ids[i] == m->think_close)
                 return s->ids[i] == m->think_open;
     return false;
@@ -182,22 +142,28 @@ static enum hd_err fill_session(struct hd_session *s, const struct hd_request *r
     struct hd_loaded *m = s->model;
     const char *tenant = r->principal && r->principal->tenant ? r->principal->tenant : "local";
     int room = m->n_ctx - (int)prompt->n;
-    s->n_prompt = s->n_id = (int)prompt->n;
+    s->w.n_prompt = s->w.n_id = (int)prompt->n;
     s->n_max = r->n_max && r->n_max < room ? r->n_max : room;
     s->ignore_end = r->ignore_end;
-    size_t n = (size_t)s->n_prompt + (size_t)s->n_max;
+    size_t n = (size_t)s->w.n_prompt + (size_t)s->n_max;
     s->ids = malloc(n * sizeof *s->ids);
-    s->table = malloc((size_t)hd_session__blocks_for((int)n) * sizeof *s->table);
-    if (!s->ids || !s->table)
+    s->w.table = malloc((size_t)hd_work_blocks_for((int)n) * sizeof *s->w.table);
+    if (!s->ids || !s->w.table)
         return hd_fail(msg, HD_ERR_NOMEM, "request: out of memory");
     memcpy(s->ids, prompt->id, prompt->n * sizeof *s->ids);
     enum hd_err err = copy_stops(s, r, msg);
     if (err)
         return err;
-    err = make_keys(s, tenant);
+    s->w.keys = calloc((size_t)(s->w.n_prompt / HD_KV_BLOCK) + 1, sizeof *s->w.keys);
+    s->tenant = strdup(tenant);
+    s->key_id = strdup(r->principal && r->principal->key_id ? r->principal->key_id : "");
+    s->weight = r->principal && r->principal->weight > 1 ? r->principal->weight : 1;
+    if (!s->w.keys || !s->tenant || !s->key_id)
+        return hd_fail(msg, HD_ERR_NOMEM, "request: out of memory");
+    err = hd_work_make_keys(s->w.keys, &m->root_key, tenant, s->ids, s->w.n_prompt);
     if (!err)
         err = hd_sampler_new(&s->sampler, &r->sampling, m->hp->n_vocab);
-    for (int i = 0; !err && i < s->n_prompt; i++)
+    for (int i = 0; !err && i < s->w.n_prompt; i++)
         hd_sampler_accept(s->sampler, s->ids[i], false);
     if (!err)
         err = new_splitter(s, r);
@@ -242,8 +208,8 @@ static enum hd_err enqueue(struct hd_engine *e, struct hd_session *s, uint64_t *
                       e->n_session);
         e->stats.refused++;
     } else {
-        s->id = e->next_id++;
-        *out_id = s->id;
+        s->w.id = e->next_id++;
+        *out_id = s->w.id;
         if (!e->n_session++)
             e->last_step_end = hd_clock_seconds(); /* idle until now */
         e->stats.requests++;
@@ -312,7 +278,7 @@ void hd_engine_cancel(struct hd_engine *e, uint64_t id)
 {
     pthread_mutex_lock(&e->mu);
     for (struct hd_session *s = e->all; s; s = s->all_next)
-        if (s->id == id)
+        if (s->w.id == id)
             atomic_store(&s->cancelled, true);
     for (struct hd_embed_job *job = e->all_jobs; job; job = job->all_next)
         if (job->id == id)

@@ -3,11 +3,8 @@
  * One turn of the loop: what other threads left (requests, calls, cancellations), deadlines,
  * admissions; then one step of every model: all running generations by one token, then up to a
  * budget of prompt tokens. So a long prompt costs the generations beside it one chunk's time per
- * token, never its whole length; prompts share the budget block by block.
- *
- * KV. A session is admitted when the blocks of its whole sequence so far are free, and grows by a
- * block every HD_KV_BLOCK tokens. When none is left, the youngest session gives all its blocks back
- * and waits; it replays later (engine_impl.h). The oldest can always go on, so all end. */
+ * token, never its whole length. Who is admitted, who makes place and how the budget is shared is
+ * decided in policy.c; a session that lost its blocks replays later (engine_impl.h). */
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -18,99 +15,66 @@
 
 /* --- waiting and running --------------------------------------------------------------------- */
 
-static void insert_waiting(struct hd_session *s)
+static struct hd_session *session_of(struct hd_work *w)
 {
-    struct hd_session **p = &s->model->waiting;
-    while (*p && (*p)->id < s->id)
-        p = &(*p)->next;
-    s->next = *p;
-    *p = s;
+    return (struct hd_session *)w; /* its first member */
 }
 
-static void preempt(struct hd_engine *e, struct hd_session *s)
+int hd_scheduler__n_running(const struct hd_engine *e)
 {
-    struct hd_loaded *m = s->model;
-    hd_session__release(s);
-    for (int i = 0; i < m->n_running; i++)
-        if (m->running[i] == s) {
-            memmove(m->running + i, m->running + i + 1,
-                    (size_t)(m->n_running - i - 1) * sizeof *m->running);
-            m->n_running--;
-            e->n_running--;
-            break;
-        }
-    insert_waiting(s);
+    int n = 0;
+    for (size_t i = 0; i < e->n_seen; i++)
+        n += e->model[i]->policy ? hd_policy_n_running(e->model[i]->policy) : 0;
+    return n;
 }
 
-/* Takes the blocks that are known already, and the others if there are enough. The last token of a
- * prompt is always computed: its row gives the first logits. */
-static bool admit(struct hd_engine *e, struct hd_session *s)
+static void note_admitted(struct hd_engine *e, struct hd_session *s)
 {
-    struct hd_loaded *m = s->model;
-    int findable = (s->n_prompt - 1) / HD_KV_BLOCK, need = hd_session__blocks_for(s->n_id);
-    while (s->n_block < findable) {
-        int32_t block = hd_blocks_find(m->blocks, &s->keys[s->n_block]);
-        if (block < 0)
-            break;
-        s->table[s->n_block++] = block;
-    }
-    int n_found = s->n_block;
-    /* One block of growth for everyone who runs, so that admitting does not mean evicting soon. */
-    if (hd_blocks_available(m->blocks) < need - n_found + m->n_running) {
-        hd_session__release(s);
-        return false;
-    }
-    while (s->n_block < need)
-        s->table[s->n_block++] = hd_blocks_take(m->blocks);
-    s->n_published = n_found;
-    s->n_done = n_found * HD_KV_BLOCK;
-    if (!s->admitted) {
-        s->admitted = true;
-        s->t_admit = hd_clock_seconds();
-        s->result.n_cached = s->n_done;
-        pthread_mutex_lock(&e->mu);
-        e->stats.prompt_tokens += (uint64_t)s->n_prompt;
-        e->stats.cached_tokens += (uint64_t)s->n_done;
-        pthread_mutex_unlock(&e->mu);
-    }
-    m->running[m->n_running++] = s;
-    e->n_running++;
-    return true;
+    if (s->admitted)
+        return;
+    s->admitted = true;
+    s->t_admit = hd_clock_seconds();
+    s->result.n_cached = s->w.n_done;
+    pthread_mutex_lock(&e->mu);
+    e->stats.prompt_tokens += (uint64_t)s->w.n_prompt;
+    e->stats.cached_tokens += (uint64_t)s->w.n_done;
+    pthread_mutex_unlock(&e->mu);
 }
 
-/* In order of arrival: nobody is overtaken, so nobody waits for ever. */
 static bool admit_all(struct hd_engine *e, struct hd_loaded *m)
 {
     bool any = false;
-    while (m->waiting && e->n_running < e->options.max_sessions) {
-        struct hd_session *s = m->waiting;
-        if (!admit(e, s))
-            break;
-        m->waiting = s->next;
-        s->next = NULL;
+    struct hd_work *w;
+    while ((w = hd_policy_admit(m->policy, e->options.max_sessions - hd_scheduler__n_running(e)))) {
+        note_admitted(e, session_of(w));
         any = true;
     }
     return any;
 }
 
-static void end_if_due(struct hd_engine *e, struct hd_session *s, double now, bool stopping)
+struct sweeping {
+    struct hd_engine *engine;
+    double now;
+    bool stopping;
+};
+
+static void end_if_due(void *ud, struct hd_work *w)
 {
-    if (stopping || atomic_load(&s->cancelled))
-        hd_session__finish(e, s, HD_FINISH_CANCELLED, HD_ERR_CANCELLED, NULL);
-    else if (s->deadline > 0 && now > s->deadline)
-        hd_session__finish(e, s, HD_FINISH_ERROR, HD_ERR_TIMEOUT,
+    const struct sweeping *sweeping = ud;
+    struct hd_session *s = session_of(w);
+    if (sweeping->stopping || atomic_load(&s->cancelled))
+        hd_session__finish(sweeping->engine, s, HD_FINISH_CANCELLED, HD_ERR_CANCELLED, NULL);
+    else if (s->deadline > 0 && sweeping->now > s->deadline)
+        hd_session__finish(sweeping->engine, s, HD_FINISH_ERROR, HD_ERR_TIMEOUT,
                            "request: its time limit has passed");
 }
 
 static void sweep(struct hd_engine *e, struct hd_loaded *m, bool stopping)
 {
-    double now = hd_clock_seconds();
-    for (int i = m->n_running; i-- > 0;)
-        end_if_due(e, m->running[i], now, stopping);
-    for (struct hd_session *s = m->waiting, *next; s; s = next) {
-        next = s->next;
-        end_if_due(e, s, now, stopping);
-    }
+    struct sweeping sweeping = {e, hd_clock_seconds(), stopping};
+    for (int i = hd_policy_n_running(m->policy); i-- > 0;)
+        end_if_due(&sweeping, hd_policy_running(m->policy, i));
+    hd_policy_each_waiting(m->policy, end_if_due, &sweeping);
 }
 
 /* --- one batch ------------------------------------------------------------------------------- */
@@ -121,27 +85,19 @@ struct step {
     struct hd_batch batch;
 };
 
-/* Appends rows [s->n_done, s->n_done + n) of a session; want: the last row's logits. */
+/* Appends rows [s->w.n_done, s->w.n_done + n) of a session; want: the last row's logits. */
 static void add_rows(struct step *step, struct hd_session *s, int n, bool want)
 {
     struct hd_loaded *m = step->model;
     struct hd_batch *b = &step->batch;
-    m->seqs[b->n_seq] = (struct hd_seq_rows){b->n, n, s->n_done, s->table};
+    m->seqs[b->n_seq] = (struct hd_seq_rows){b->n, n, s->w.n_done, s->w.table};
     m->of_seq[b->n_seq++] = s;
     for (int i = 0; i < n; i++) {
-        m->ids[b->n] = s->ids[s->n_done + i];
-        m->positions[b->n++] = s->n_done + i;
+        m->ids[b->n] = s->ids[s->w.n_done + i];
+        m->positions[b->n++] = s->w.n_done + i;
     }
     if (want)
         m->out_rows[b->n_out++] = (int32_t)b->n - 1;
-}
-
-/* Blocks that now hold nothing but prompt rows may be shared. */
-static void publish(struct hd_session *s)
-{
-    int n_done = s->n_done < s->n_prompt ? s->n_done : s->n_prompt;
-    for (; s->n_published < n_done / HD_KV_BLOCK; s->n_published++)
-        hd_blocks_publish(s->model->blocks, s->table[s->n_published], &s->keys[s->n_published]);
 }
 
 static void fail_all(struct step *step, enum hd_err err, const char *why)
@@ -196,7 +152,7 @@ static void sample(struct step *step)
         }
         float *logits = m->logits + out++ * m->hp->n_vocab;
         double norm = log_norm(logits, m->hp->n_vocab);
-        if (s->n_id == s->n_prompt)
+        if (s->w.n_id == s->w.n_prompt)
             report_watched(s, logits, norm);
         int32_t id = hd_sampler_pick(s->sampler, logits, m->candidates);
         if (id >= 0)
@@ -225,128 +181,59 @@ static bool run_step(struct step *step)
         fail_all(step, err, why.text);
         return true;
     }
-    for (int i = 0; i < step->batch.n_seq; i++) {
-        m->of_seq[i]->n_done += (int)m->seqs[i].n;
-        publish(m->of_seq[i]);
-    }
+    for (int i = 0; i < step->batch.n_seq; i++)
+        hd_policy_computed(m->policy, &m->of_seq[i]->w, (int)m->seqs[i].n);
     sample(step);
     return true;
-}
-
-/* --- generated rows -------------------------------------------------------------------------- */
-
-static bool in_prefill(const struct hd_session *s)
-{
-    return s->n_done < s->n_prompt;
-}
-
-static bool lacks_block(const struct hd_session *s)
-{
-    return !in_prefill(s) && s->n_done / HD_KV_BLOCK >= s->n_block;
-}
-
-static struct hd_session *oldest_lacking(const struct hd_loaded *m)
-{
-    struct hd_session *found = NULL;
-    for (int i = 0; i < m->n_running; i++)
-        if (lacks_block(m->running[i]) && (!found || m->running[i]->id < found->id))
-            found = m->running[i];
-    return found;
-}
-
-/* Gives every generation the block that its next row needs, the oldest first. */
-static void grow(struct hd_engine *e, struct hd_loaded *m)
-{
-    struct hd_session *s;
-    while ((s = oldest_lacking(m))) {
-        int32_t block = hd_blocks_take(m->blocks);
-        if (block >= 0) {
-            s->table[s->n_block++] = block;
-            continue;
-        }
-        struct hd_session *youngest = m->running[0];
-        for (int i = 1; i < m->n_running; i++)
-            if (m->running[i]->id > youngest->id)
-                youngest = m->running[i];
-        if (m->n_running == 1)
-            return; /* a call on this thread holds the rest for a moment */
-        preempt(e, youngest);
-    }
 }
 
 static bool decode(struct hd_engine *e, struct hd_loaded *m)
 {
     struct step step = {.engine = e, .model = m, .batch = {.form = HD_FORM_DECODE}};
-    grow(e, m);
-    for (int i = 0; i < m->n_running; i++) {
-        struct hd_session *s = m->running[i];
-        if (!in_prefill(s) && !lacks_block(s))
-            add_rows(&step, s, 1, s->n_done + 1 == s->n_id);
+    hd_policy_grow(m->policy);
+    int n = hd_policy_plan_decode(m->policy, m->plan);
+    for (int i = 0; i < n; i++) {
+        struct hd_session *s = session_of(m->plan[i].work);
+        add_rows(&step, s, 1, s->w.n_done + 1 == s->w.n_id);
     }
     return run_step(&step);
 }
 
-/* --- prompt rows ----------------------------------------------------------------------------- */
-
-/* Whole blocks round and round over the prompts, each round beginning with another one, until the
- * budget is spent; only a prompt's last piece may be shorter than a block. */
-static int share_out(struct hd_loaded *m, int budget, struct hd_session **prompts, int n,
-                     int *given)
-{
-    int left = budget;
-    for (bool any = true; any && left > 0;) {
-        any = false;
-        for (int i = 0; i < n && left > 0; i++) {
-            int rest = prompts[i]->n_prompt - prompts[i]->n_done - given[i];
-            int add = rest < HD_KV_BLOCK ? rest : HD_KV_BLOCK;
-            if (add <= 0 || add > left)
-                continue;
-            given[i] += add;
-            left -= add;
-            any = true;
-        }
-    }
-    return budget - left;
-}
-
 static bool prefill(struct hd_engine *e, struct hd_loaded *m)
 {
-    enum { MOST = 64 }; /* prompts in one step */
-    struct hd_session *prompts[MOST];
-    int given[MOST] = {0}, n = 0, n_decode = 0, budget = e->options.max_batch_tokens;
     struct step step = {.engine = e, .model = m, .batch = {.form = HD_FORM_PROMPT}};
-    for (int i = 0; i < m->n_running; i++)
-        n_decode += !in_prefill(m->running[i]);
+    int n_decode = 0, budget = e->options.max_batch_tokens;
+    for (int i = 0; i < hd_policy_n_running(m->policy); i++)
+        n_decode += !hd_work_in_prefill(hd_policy_running(m->policy, i));
     /* Beside running generations a quarter: they wait for one short chunk, not for a long one. */
     if (n_decode && budget > 4 * HD_KV_BLOCK)
         budget = budget / (4 * HD_KV_BLOCK) * HD_KV_BLOCK;
-    for (int i = 0; i < m->n_running && n < MOST; i++) {
-        struct hd_session *s = m->running[(i + m->turn) % m->n_running];
-        if (in_prefill(s))
-            prompts[n++] = s;
-    }
-    m->turn = m->n_running ? (m->turn + 1) % m->n_running : 0;
-    share_out(m, budget, prompts, n, given);
+    int n = hd_policy_plan_prefill(m->policy, m->plan, e->options.max_sessions, budget);
     for (int i = 0; i < n; i++) {
-        struct hd_session *s = prompts[i];
-        bool ends = s->n_done + given[i] == s->n_prompt;
-        if (given[i])
-            add_rows(&step, s, given[i], ends && s->n_id == s->n_prompt);
+        struct hd_session *s = session_of(m->plan[i].work);
+        bool ends = s->w.n_done + m->plan[i].n == s->w.n_prompt;
+        add_rows(&step, s, m->plan[i].n, ends && s->w.n_id == s->w.n_prompt);
     }
     return run_step(&step);
 }
 
 /* --- the loop -------------------------------------------------------------------------------- */
 
-static void take_inbox_locked(struct hd_engine *e)
+static struct hd_session *take_inbox_locked(struct hd_engine *e)
 {
-    while (e->inbox) {
-        struct hd_session *s = e->inbox;
-        e->inbox = s->next;
-        insert_waiting(s);
-    }
-    e->inbox_tail = NULL;
+    struct hd_session *list = e->inbox;
+    e->inbox = e->inbox_tail = NULL;
     hd_embed__take_inbox_locked(e);
+    return list;
+}
+
+static void queue_all(struct hd_engine *e, struct hd_session *list)
+{
+    for (struct hd_session *s = list, *next; s; s = next) {
+        next = s->next;
+        if (hd_policy_add(s->model->policy, &s->w, s->tenant, s->key_id, s->weight))
+            hd_session__finish(e, s, HD_FINISH_ERROR, HD_ERR_NOMEM, NULL);
+    }
 }
 
 static bool idle_locked(const struct hd_engine *e)
@@ -439,13 +326,13 @@ static bool step_models(struct hd_engine *e, size_t n_model, bool stopping)
 
 static void count_step(struct hd_engine *e, size_t n_model, bool progressed, double start)
 {
-    int used = 0;
+    int used = 0, n_running = hd_scheduler__n_running(e);
     for (size_t i = 0; i < n_model; i++)
         used += e->model[i]->blocks ? hd_blocks_used(e->model[i]->blocks) : 0;
     pthread_mutex_lock(&e->mu);
     e->stats.steps += progressed;
     e->stats.kv_blocks_used = used;
-    e->stats.running = e->n_running;
+    e->stats.running = n_running;
     e->stepping = false;
     e->last_step_end = hd_clock_seconds();
     if (progressed)
@@ -460,12 +347,13 @@ void *hd_scheduler__main(void *arg)
     while (!stopping) {
         pthread_mutex_lock(&e->mu);
         wait_for_work_locked(e, progressed);
-        take_inbox_locked(e);
+        struct hd_session *arrived = take_inbox_locked(e);
         stopping = e->stopping;
-        size_t n_model = e->n_model; /* append only: the first n_model stay */
+        size_t n_model = e->n_seen = e->n_model; /* append only: the first n_model stay */
         e->stepping = true;
         pthread_mutex_unlock(&e->mu);
         double start = hd_clock_seconds();
+        queue_all(e, arrived);
         run_calls(e, stopping);
         progressed = step_models(e, n_model, stopping);
         count_step(e, n_model, progressed, start);

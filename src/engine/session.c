@@ -14,16 +14,11 @@ void hd_session__free(struct hd_session *s)
     for (size_t i = 0; i < s->n_stop; i++)
         free(s->stop_text[i]);
     free(s->ids);
-    free(s->table);
-    free(s->keys);
+    free(s->w.table);
+    free(s->w.keys);
+    free(s->tenant);
+    free(s->key_id);
     free(s);
-}
-
-void hd_session__release(struct hd_session *s)
-{
-    while (s->n_block)
-        hd_blocks_release(s->model->blocks, s->table[--s->n_block]);
-    s->n_done = s->n_published = 0;
 }
 
 /* The splitter's output, on to the caller. */
@@ -38,32 +33,15 @@ static void emit(enum hd_split_kind kind, const char *text, size_t len, void *ud
         s->callbacks.on_text(s->callbacks.ud, kinds[kind], text, len);
 }
 
-static void leave_lists(struct hd_engine *e, struct hd_session *s)
-{
-    struct hd_loaded *m = s->model;
-    for (struct hd_session **p = &m->waiting; *p; p = &(*p)->next)
-        if (*p == s) {
-            *p = s->next;
-            break;
-        }
-    for (int i = 0; i < m->n_running; i++)
-        if (m->running[i] == s) {
-            memmove(m->running + i, m->running + i + 1,
-                    (size_t)(m->n_running - i - 1) * sizeof *m->running);
-            m->n_running--;
-            e->n_running--;
-            break;
-        }
-}
-
 static void count_end(struct hd_engine *e, const struct hd_session *s)
 {
     const struct hd_result *r = &s->result;
+    int n_running = hd_scheduler__n_running(e);
     pthread_mutex_lock(&e->mu);
     e->stats.finished += r->finish == HD_FINISH_STOP || r->finish == HD_FINISH_LENGTH;
     e->stats.cancelled += r->finish == HD_FINISH_CANCELLED;
     e->stats.failed += r->finish == HD_FINISH_ERROR;
-    e->stats.running = e->n_running;
+    e->stats.running = n_running;
     if (s->all_prev)
         s->all_prev->all_next = s->all_next;
     else
@@ -83,8 +61,8 @@ static void fill_result(struct hd_session *s, enum hd_finish finish, enum hd_err
     r->err = err;
     if (err)
         hd_fail(&r->message, err, "%s", why ? why : hd_err_text(err));
-    r->n_prompt = s->n_prompt;
-    r->n_generated = s->n_id - s->n_prompt;
+    r->n_prompt = s->w.n_prompt;
+    r->n_generated = s->w.n_id - s->w.n_prompt;
     r->queue_s = (s->admitted ? s->t_admit : now) - s->t_submit;
     if (s->t_first > 0) {
         r->prefill_s = s->t_first - s->t_admit;
@@ -96,8 +74,7 @@ static void fill_result(struct hd_session *s, enum hd_finish finish, enum hd_err
 void hd_session__finish(struct hd_engine *e, struct hd_session *s, enum hd_finish finish,
                         enum hd_err err, const char *why)
 {
-    leave_lists(e, s);
-    hd_session__release(s);
+    hd_policy_remove(s->model->policy, &s->w);
     if (s->splitter && finish != HD_FINISH_ERROR) {
         enum hd_err split = hd_splitter_finish(s->splitter, emit, s);
         if (split && finish != HD_FINISH_CANCELLED) {
@@ -127,7 +104,7 @@ void hd_session__token(struct hd_engine *e, struct hd_session *s, int32_t id)
 {
     bool stopped = false, end = false;
     enum hd_err err = HD_OK;
-    s->ids[s->n_id++] = id;
+    s->ids[s->w.n_id++] = id;
     hd_sampler_accept(s->sampler, id, true);
     if (s->callbacks.on_token)
         s->callbacks.on_token(s->callbacks.ud, id);
@@ -141,6 +118,6 @@ void hd_session__token(struct hd_engine *e, struct hd_session *s, int32_t id)
         hd_session__finish(e, s, HD_FINISH_ERROR, err, NULL);
     else if (end || stopped)
         hd_session__finish(e, s, HD_FINISH_STOP, HD_OK, NULL);
-    else if (s->n_id == s->n_prompt + s->n_max)
+    else if (s->w.n_id == s->w.n_prompt + s->n_max)
         hd_session__finish(e, s, HD_FINISH_LENGTH, HD_OK, NULL);
 }
