@@ -122,6 +122,7 @@ int hd_api__fault(struct hd_api__fault *fault, int status, const char *code, con
 int hd_api__fault_err(struct hd_api__fault *fault, enum hd_err err, const struct hd_errmsg *msg);
 
 void hd_api__put_json(struct hd_buf *out, const char *text, size_t len); /* with quotes */
+void hd_api__put_dump(struct hd_buf *out, json_t *value); /* steals value; null without one */
 void hd_api__put_error(struct hd_buf *out, int status, const char *code, const char *param,
                        const char *message); /* {"error":{…}} */
 void hd_api__reply_fault(struct hd_api *api, struct hd_http_request *request,
@@ -175,6 +176,9 @@ struct hd_api__params {
 };
 int hd_api__params_chat(struct hd_api__params *out, const char *body, size_t len,
                         struct hd_api__fault *fault);
+/* The same of an object in the form of /v1/chat/completions, into which the other surfaces put
+ * their requests. Steals root. */
+int hd_api__params_chat_json(struct hd_api__params *out, json_t *root, struct hd_api__fault *fault);
 int hd_api__params_completion(struct hd_api__params *out, const char *body, size_t len,
                               struct hd_api__fault *fault);
 void hd_api__params_dispose(struct hd_api__params *params);

@@ -1,13 +1,13 @@
-/* Chat and text completions: one generation from request to last byte.
+/* One generation from request to last byte, whatever the form it is asked for in (surface.h).
  *
  *   event thread   call_start ─▶ worker: parse, (retrieve,) submit
- *   engine thread  on_text ─▶ SSE event or buffer;  on_done ─▶ answer, or, for a grounded one,
+ *   engine thread  on_text ─▶ event or buffer;  on_done ─▶ answer, or, for a grounded one,
  *   worker         next request of the turn, or check the citations and answer
  *   event thread   gone ─▶ hd_engine_cancel
  *
  * The generation lives as long as its HTTP request, on which the worker and the engine each hold a
  * reference while they use it. Lock order: generation.mu, then the request's own. */
-#include "api/api_impl.h"
+#include "api/surface.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,37 +15,12 @@
 #include <sys/random.h>
 
 #include "base/clock.h"
-#include "kb/kb.h"
 
 enum { MAX_ANSWER = 32 << 20, DEFAULT_MAX_TOKENS = 4096 };
 
-struct generation {
-    struct hd_api__call call; /* first */
-    bool chat;                /* or a text completion */
-    double started;
-    int64_t created;
-    char id[48];
-    struct hd_api__params params;
-    char model[160];         /* as the answer names it */
-    struct hd_kb_turn *turn; /* grounded */
-    struct hd_result result;
-    bool has_result;
-
-    pthread_mutex_t mu; /* guards what follows */
-    bool begun;         /* the stream's first event is out */
-    bool submitted, gone;
-    uint64_t engine_id;
-    unsigned n_submit; /* a grounded answer may take several requests */
-    unsigned n_event;
-    struct hd_buf answer, reasoning; /* not streaming */
-    json_t *calls;                   /* of functions; streaming: only counted in n_call */
-    size_t n_call;
-    struct hd_buf event; /* scratch */
-};
-
 static void generation_dispose(struct hd_api__call *call)
 {
-    struct generation *gen = (struct generation *)call;
+    struct hd_api__gen *gen = (struct hd_api__gen *)call;
     hd_api__params_dispose(&gen->params);
     hd_kb_turn_free(gen->turn);
     hd_buf_dispose(&gen->answer);
@@ -57,7 +32,7 @@ static void generation_dispose(struct hd_api__call *call)
 
 static void generation_gone(struct hd_api__call *call)
 {
-    struct generation *gen = (struct generation *)call;
+    struct hd_api__gen *gen = (struct hd_api__gen *)call;
     pthread_mutex_lock(&gen->mu);
     gen->gone = true;
     bool submitted = gen->submitted;
@@ -70,137 +45,104 @@ static void generation_gone(struct hd_api__call *call)
 /* --- streaming
  * ------------------------------------------------------------------------------------ */
 
-/* Begins an event: id, and the fields that every chunk has. */
-static struct hd_buf *event_open_locked(struct generation *gen)
+/* What the surface has put into the scratch buffer goes out. */
+static void send_locked(struct hd_api__gen *gen)
 {
-    struct hd_buf *out = &gen->event;
-    hd_buf_clear(out);
-    hd_buf_printf(out, "id: %u\ndata: {\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":",
-                  gen->n_event++, gen->id, gen->chat ? "chat.completion.chunk" : "text_completion",
-                  (long long)gen->created);
-    hd_api__put_json(out, gen->model, strlen(gen->model));
-    return out;
-}
-
-static void event_send_locked(struct generation *gen)
-{
-    hd_buf_puts(&gen->event, "}\n\n");
-    if (!gen->event.err) /* a client that is gone or stuck is cancelled by the event thread */
+    /* a client that is gone or stuck is cancelled by the event thread */
+    if (gen->event.len && !gen->event.err)
         hd_http_stream_write(gen->call.http, gen->event.data, gen->event.len);
+    hd_buf_clear(&gen->event);
 }
 
-static void begin_locked(struct generation *gen)
+static void begin_locked(struct hd_api__gen *gen)
 {
     if (gen->begun)
         return;
     gen->begun = true;
     hd_http_set_header(gen->call.http, "X-Accel-Buffering", "no");
-    hd_http_stream_begin(gen->call.http, 200, "text/event-stream; charset=utf-8");
-    if (!gen->chat)
+    hd_http_stream_begin(gen->call.http, 200, gen->surface->stream_type);
+    gen->surface->begin(gen, &gen->event);
+    send_locked(gen);
+}
+
+void hd_api__event_open(struct hd_api__gen *gen, struct hd_buf *out, const char *event)
+{
+    hd_buf_printf(out, "id: %u\n", gen->n_event++);
+    if (event)
+        hd_buf_printf(out, "event: %s\n", event);
+    hd_buf_puts(out, "data: ");
+}
+
+void hd_api__event_json(struct hd_api__gen *gen, struct hd_buf *out, const char *event,
+                        json_t *data)
+{
+    hd_api__event_open(gen, out, event);
+    hd_api__put_dump(out, data);
+    hd_buf_puts(out, "\n\n");
+}
+
+static void emit_call_locked(struct hd_api__gen *gen, const char *text, size_t len)
+{
+    struct hd_api__tool_call call = {.index = gen->n_call,
+                                     .function = json_loadb(text, len, 0, NULL)};
+    if (!call.function)
         return;
-    struct hd_buf *out = event_open_locked(gen);
-    hd_buf_puts(out,
-                ",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}"
-                ",\"finish_reason\":null}]");
-    event_send_locked(gen);
-}
-
-static void emit_event_locked(struct generation *gen, enum hd_text_kind kind, const char *text,
-                              size_t len)
-{
-    begin_locked(gen);
-    struct hd_buf *out = event_open_locked(gen);
-    hd_buf_puts(out, ",\"choices\":[{\"index\":0,");
-    if (!gen->chat)
-        hd_buf_puts(out, "\"text\":");
-    else
-        hd_buf_printf(
-            out, "\"delta\":{\"%s\":", kind == HD_TEXT_REASONING ? "reasoning_content" : "content");
-    hd_api__put_json(out, text, len);
-    hd_buf_printf(out, "%s,\"finish_reason\":null}]", gen->chat ? "}" : "");
-    event_send_locked(gen);
-}
-
-/* A call of a function, complete: {"name","arguments"} as OpenAI wraps it. */
-static json_t *wrap_call(const struct generation *gen, const char *text, size_t len)
-{
-    char id[64];
-    json_t *function = json_loadb(text, len, 0, NULL);
-    /* chatcmpl-… and call_… share their random digits; the number makes calls differ. */
-    snprintf(id, sizeof id, "call_%s%02zu", gen->id + strlen("chatcmpl-"), gen->n_call);
-    return function ? json_pack("{s:s,s:s,s:o}", "id", id, "type", "function", "function", function)
-                    : NULL;
-}
-
-static void emit_call_locked(struct generation *gen, const char *text, size_t len)
-{
-    json_t *call = wrap_call(gen, text, len);
-    if (call && gen->params.stream) {
-        json_object_set_new(call, "index", json_integer((json_int_t)gen->n_call));
+    /* The request and its calls share their random digits; the number makes calls differ. */
+    snprintf(call.id, sizeof call.id, "%s%s%02zu", gen->surface->call_prefix, gen->digits,
+             call.index);
+    gen->n_call++;
+    if (gen->params.stream) {
         begin_locked(gen);
-        struct hd_buf *out = event_open_locked(gen);
-        hd_buf_puts(out, ",\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[");
-        char *json = json_dumps(call, JSON_COMPACT);
-        hd_buf_puts(out, json ? json : "");
-        free(json);
-        hd_buf_puts(out, "]},\"finish_reason\":null}]");
-        event_send_locked(gen);
-    } else if (call) {
+        gen->surface->call(gen, &gen->event, &call);
+        send_locked(gen);
+    } else {
         if (!gen->calls)
             gen->calls = json_array();
-        json_array_append(gen->calls, call);
+        json_array_append_new(gen->calls, json_pack("{s:s,s:s,s:O}", "id", call.id, "type",
+                                                    "function", "function", call.function));
     }
-    gen->n_call += call != NULL;
-    json_decref(call);
+    json_decref(call.function);
+}
+
+static void emit_text_locked(struct hd_api__gen *gen, enum hd_text_kind kind, const char *text,
+                             size_t len)
+{
+    begin_locked(gen);
+    gen->surface->text(gen, &gen->event, kind, text, len);
+    send_locked(gen);
 }
 
 /* A piece of the answer, from the engine or from the turn. */
 static void emit(void *ud, enum hd_text_kind kind, const char *text, size_t len)
 {
-    struct generation *gen = ud;
+    struct hd_api__gen *gen = ud;
     if (!len)
         return;
     pthread_mutex_lock(&gen->mu);
     if (kind == HD_TEXT_CALL)
         emit_call_locked(gen, text, len);
     else if (gen->params.stream)
-        emit_event_locked(gen, kind, text, len);
+        emit_text_locked(gen, kind, text, len);
     else
-        hd_buf_append(gen->chat && kind == HD_TEXT_REASONING ? &gen->reasoning : &gen->answer, text,
-                      len);
+        hd_buf_append(gen->surface->chat && kind == HD_TEXT_REASONING ? &gen->reasoning
+                                                                      : &gen->answer,
+                      text, len);
     pthread_mutex_unlock(&gen->mu);
 }
 
 /* --- the end
  * -------------------------------------------------------------------------------------- */
 
-static const char *finish_reason(const struct generation *gen)
+enum hd_api__finish hd_api__finish_of(const struct hd_api__gen *gen)
 {
     bool cut = gen->has_result && gen->result.finish == HD_FINISH_LENGTH;
     if (cut && !gen->turn) /* a turn cuts its own requests */
-        return "length";
-    return gen->n_call ? "tool_calls" : "stop";
-}
-
-static json_t *usage_json(const struct hd_result *r)
-{
-    return json_pack("{s:i,s:i,s:i,s:{s:i},s:{s:i}}", "prompt_tokens", r->n_prompt,
-                     "completion_tokens", r->n_generated, "total_tokens",
-                     r->n_prompt + r->n_generated, "prompt_tokens_details", "cached_tokens",
-                     r->n_cached, "completion_tokens_details", "reasoning_tokens", r->n_reasoning);
-}
-
-static void append_member(struct hd_buf *out, const char *name, json_t *value)
-{
-    char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
-    hd_buf_printf(out, ",\"%s\":", name);
-    hd_buf_puts(out, text ? text : "null");
-    free(text);
-    json_decref(value);
+        return HD_API_FINISH_LENGTH;
+    return gen->n_call ? HD_API_FINISH_CALLS : HD_API_FINISH_STOP;
 }
 
 /* What a grounded answer carries beside OpenAI's fields. */
-static json_t *grounds_json(const struct generation *gen, const struct hd_kb_answer *answer)
+static json_t *grounds_json(const struct hd_api__gen *gen, const struct hd_kb_answer *answer)
 {
     json_t *out = json_object();
     json_object_set_new(out, "knowledge_base", json_string(gen->params.knowledge_base));
@@ -212,71 +154,24 @@ static json_t *grounds_json(const struct generation *gen, const struct hd_kb_ans
     return out;
 }
 
-static void end_stream(struct generation *gen, json_t *grounds)
+static void end_stream(struct hd_api__gen *gen, json_t *grounds)
 {
-    const char *key;
-    json_t *value;
     pthread_mutex_lock(&gen->mu);
     begin_locked(gen);
-    struct hd_buf *out = event_open_locked(gen);
-    hd_buf_printf(out, ",\"choices\":[{\"index\":0,%s,\"finish_reason\":\"%s\"}]",
-                  gen->chat ? "\"delta\":{}" : "\"text\":\"\"", finish_reason(gen));
-    json_object_foreach(grounds, key, value) append_member(out, key, json_incref(value));
-    event_send_locked(gen);
-    if (gen->params.include_usage) {
-        out = event_open_locked(gen);
-        hd_buf_puts(out, ",\"choices\":[]");
-        append_member(out, "usage", usage_json(&gen->result));
-        event_send_locked(gen);
-    }
-    static const char done[] = "data: [DONE]\n\n";
-    hd_http_stream_write(gen->call.http, done, sizeof done - 1);
+    gen->surface->end(gen, &gen->event, grounds);
+    send_locked(gen);
     hd_http_stream_end(gen->call.http);
     pthread_mutex_unlock(&gen->mu);
 }
 
-static void end_whole(struct generation *gen, json_t *grounds)
-{
-    json_t *choice = json_object(), *body = json_object();
-    json_object_set_new(choice, "index", json_integer(0));
-    json_t *text = gen->n_call && !gen->answer.len
-                       ? json_null()
-                       : json_stringn(hd_buf_str(&gen->answer), gen->answer.len);
-    if (gen->chat) {
-        json_t *message = json_pack("{s:s,s:o}", "role", "assistant", "content", text);
-        if (gen->reasoning.len)
-            json_object_set_new(message, "reasoning_content",
-                                json_stringn(gen->reasoning.data, gen->reasoning.len));
-        if (gen->calls)
-            json_object_set(message, "tool_calls", gen->calls);
-        json_object_set_new(choice, "message", message);
-    } else {
-        json_object_set_new(choice, "text", text);
-    }
-    json_object_set_new(choice, "logprobs", json_null());
-    json_object_set_new(choice, "finish_reason", json_string(finish_reason(gen)));
-    json_object_set_new(body, "id", json_string(gen->id));
-    json_object_set_new(body, "object",
-                        json_string(gen->chat ? "chat.completion" : "text_completion"));
-    json_object_set_new(body, "created", json_integer(gen->created));
-    json_object_set_new(body, "model", json_string(gen->model));
-    json_object_set_new(body, "choices", json_pack("[o]", choice));
-    if (grounds)
-        json_object_update(body, grounds);
-    json_object_set_new(body, "usage", usage_json(&gen->result));
-    hd_api__reply_json(gen->call.http, 200, body);
-}
-
-static void end_fault(struct generation *gen, const struct hd_api__fault *fault)
+static void end_fault(struct hd_api__gen *gen, const struct hd_api__fault *fault)
 {
     pthread_mutex_lock(&gen->mu);
     bool begun = gen->begun;
     if (begun) { /* the status line is gone: the error travels as an event */
         hd_buf_clear(&gen->event);
-        hd_buf_printf(&gen->event, "id: %u\ndata: ", gen->n_event++);
-        hd_api__put_error(&gen->event, fault->status, fault->code, fault->param, fault->msg.text);
-        hd_buf_puts(&gen->event, "\n\ndata: [DONE]\n\n");
-        hd_http_stream_write(gen->call.http, hd_buf_str(&gen->event), gen->event.len);
+        gen->surface->fail(gen, &gen->event, fault);
+        send_locked(gen);
         hd_http_stream_end(gen->call.http);
     }
     pthread_mutex_unlock(&gen->mu);
@@ -292,7 +187,7 @@ static void note_duration(struct hd_api *api, double seconds)
 }
 
 /* The engine's result is there (or none was needed): answers. */
-static void finish(struct generation *gen, json_t *grounds)
+static void finish(struct hd_api__gen *gen, json_t *grounds)
 {
     struct hd_api__fault fault;
     const struct hd_result *r = &gen->result;
@@ -306,12 +201,12 @@ static void finish(struct generation *gen, json_t *grounds)
     } else if (gen->params.stream) {
         end_stream(gen, grounds);
     } else {
-        end_whole(gen, grounds);
+        hd_api__reply_json(gen->call.http, 200, gen->surface->whole(gen, grounds));
     }
     json_decref(grounds);
 }
 
-static void note_answer(struct generation *gen, const struct hd_kb_answer *answer)
+static void note_answer(struct hd_api__gen *gen, const struct hd_kb_answer *answer)
 {
     struct hd_metrics *metrics = gen->call.api->metrics;
     const char *outcome = !answer->found ? "not_found" : answer->quoted ? "quoted" : "found";
@@ -325,7 +220,7 @@ static void note_answer(struct generation *gen, const struct hd_kb_answer *answe
 }
 
 /* On a worker: checks the citations and answers. */
-static void finish_turn(struct generation *gen)
+static void finish_turn(struct hd_api__gen *gen)
 {
     struct hd_kb_answer answer;
     struct hd_errmsg msg = {0};
@@ -346,13 +241,13 @@ static void finish_turn(struct generation *gen)
     hd_kb_answer_dispose(&answer);
 }
 
-static int submit(struct generation *gen, const struct hd_request *request,
+static int submit(struct hd_api__gen *gen, const struct hd_request *request,
                   struct hd_api__fault *fault);
 
 /* On a worker (or, while shutting down, on the engine's thread), after a request of a turn. */
 static void continue_turn(struct hd_api__job *job)
 {
-    struct generation *gen = (struct generation *)job;
+    struct hd_api__gen *gen = (struct hd_api__gen *)job;
     struct hd_http_request *http = gen->call.http;
     struct hd_api__fault fault;
     const struct hd_request *next = NULL;
@@ -368,7 +263,7 @@ static void continue_turn(struct hd_api__job *job)
 
 static void on_text(void *ud, enum hd_text_kind kind, const char *text, size_t len)
 {
-    struct generation *gen = ud;
+    struct hd_api__gen *gen = ud;
     if (gen->turn)
         hd_kb_turn_feed(gen->turn, kind, text, len);
     else
@@ -377,7 +272,7 @@ static void on_text(void *ud, enum hd_text_kind kind, const char *text, size_t l
 
 static void on_done(void *ud, const struct hd_result *result)
 {
-    struct generation *gen = ud;
+    struct hd_api__gen *gen = ud;
     struct hd_api *api = gen->call.api;
     double seconds = hd_clock_seconds() - gen->started;
     gen->result = *result;
@@ -396,7 +291,7 @@ static void on_done(void *ud, const struct hd_result *result)
 /* --- the beginning
  * -------------------------------------------------------------------------------- */
 
-static int find_model(const struct generation *gen, struct hd_model_info *info,
+static int find_model(const struct hd_api__gen *gen, struct hd_model_info *info,
                       struct hd_api__fault *fault)
 {
     struct hd_engine *engine = gen->call.api->engine;
@@ -418,7 +313,7 @@ static int find_model(const struct generation *gen, struct hd_model_info *info,
                          name ? name : "");
 }
 
-static void fill_request(struct generation *gen, const struct hd_model_info *info,
+static void fill_request(struct hd_api__gen *gen, const struct hd_model_info *info,
                          struct hd_request *out)
 {
     const struct hd_api__params *p = &gen->params;
@@ -453,7 +348,7 @@ static int submit_fault(enum hd_err err, const struct hd_errmsg *msg, const char
     return hd_api__fault_err(fault, err, msg);
 }
 
-static int submit(struct generation *gen, const struct hd_request *request,
+static int submit(struct hd_api__gen *gen, const struct hd_request *request,
                   struct hd_api__fault *fault)
 {
     struct hd_api *api = gen->call.api;
@@ -469,7 +364,7 @@ static int submit(struct generation *gen, const struct hd_request *request,
         hd_http_request_unref(gen->call.http);
         if (err == HD_ERR_BUSY)
             hd_metrics_add(api->metrics, M_REJECTED, HD_LABELS("queue_full"), 1);
-        return submit_fault(err, &msg, gen->chat ? "messages" : "prompt", fault);
+        return submit_fault(err, &msg, gen->surface->chat ? "messages" : "prompt", fault);
     }
     pthread_mutex_lock(&gen->mu);
     if (gen->n_submit == n_submit) { /* else it is done, and the next one is on its way */
@@ -486,7 +381,7 @@ static int submit(struct generation *gen, const struct hd_request *request,
 }
 
 /* The last user message is the question; what came before it is history. */
-static int take_question(struct generation *gen, struct hd_message *history, size_t *n_history,
+static int take_question(struct hd_api__gen *gen, struct hd_message *history, size_t *n_history,
                          const char **question, struct hd_api__fault *fault)
 {
     const struct hd_api__params *p = &gen->params;
@@ -503,7 +398,7 @@ static int take_question(struct generation *gen, struct hd_message *history, siz
     return 0;
 }
 
-static int open_turn(struct generation *gen, const struct hd_model_info *info,
+static int open_turn(struct hd_api__gen *gen, const struct hd_model_info *info,
                      struct hd_api__fault *fault)
 {
     struct hd_api *api = gen->call.api;
@@ -536,7 +431,7 @@ static int open_turn(struct generation *gen, const struct hd_model_info *info,
     return rc;
 }
 
-static int start_grounded(struct generation *gen, struct hd_api__fault *fault)
+static int start_grounded(struct hd_api__gen *gen, struct hd_api__fault *fault)
 {
     struct hd_model_info info;
     if (gen->params.tools)
@@ -560,14 +455,15 @@ static int start_grounded(struct generation *gen, struct hd_api__fault *fault)
     return 0;
 }
 
-static int start_plain(struct generation *gen, struct hd_api__fault *fault)
+static int start_plain(struct hd_api__gen *gen, struct hd_api__fault *fault)
 {
     struct hd_model_info info;
     struct hd_request request;
     int rc = find_model(gen, &info, fault);
     if (rc)
         return rc;
-    if (gen->chat && (!info.chat_form || !*info.chat_form || !strcmp(info.chat_form, "none")))
+    if (gen->surface->chat &&
+        (!info.chat_form || !*info.chat_form || !strcmp(info.chat_form, "none")))
         return hd_api__fault(fault, 400, "unsupported_value", "model",
                              "the model \"%s\" has no chat form; use /v1/completions", info.name);
     snprintf(gen->model, sizeof gen->model, "%s", info.name);
@@ -577,13 +473,12 @@ static int start_plain(struct generation *gen, struct hd_api__fault *fault)
 
 static void run(struct hd_api__call *call)
 {
-    struct generation *gen = (struct generation *)call;
+    struct hd_api__gen *gen = (struct hd_api__gen *)call;
     struct hd_api__fault fault;
     size_t len;
     const char *body = hd_http_request_body(call->http, &len);
-    int rc = gen->chat ? hd_api__params_chat(&gen->params, body, len, &fault)
-                       : hd_api__params_completion(&gen->params, body, len, &fault);
-    if (!rc && gen->chat)
+    int rc = gen->surface->parse(&gen->params, body, len, &fault);
+    if (!rc && gen->surface->chat)
         rc = hd_api__params_split(&gen->params, call->api->engine, &fault);
     if (!rc && !gen->params.has_seed &&
         getrandom(&gen->params.seed, sizeof gen->params.seed, GRND_NONBLOCK) < 0)
@@ -597,9 +492,9 @@ static void run(struct hd_api__call *call)
 /* On the event thread, before a worker or a leaving client can see the generation. */
 static void generation_init(struct hd_api__call *call)
 {
-    struct generation *gen = (struct generation *)call;
+    struct hd_api__gen *gen = (struct hd_api__gen *)call;
     unsigned char random[12] = {0};
-    gen->chat = !strcmp(hd_http_request_pattern(call->http), "/v1/chat/completions");
+    gen->surface = hd_api__surface_find(hd_http_request_pattern(call->http));
     gen->started = hd_clock_seconds();
     gen->created = hd_clock_unix();
     pthread_mutex_init(&gen->mu, NULL);
@@ -608,9 +503,9 @@ static void generation_init(struct hd_api__call *call)
     hd_buf_init(&gen->event, MAX_ANSWER);
     if (getrandom(random, sizeof random, GRND_NONBLOCK) < 0)
         memcpy(random, &gen->started, sizeof gen->started);
-    int n = snprintf(gen->id, sizeof gen->id, "%s", gen->chat ? "chatcmpl-" : "cmpl-");
     for (size_t i = 0; i < sizeof random; i++)
-        n += snprintf(gen->id + n, sizeof gen->id - (size_t)n, "%02x", random[i]);
+        snprintf(gen->digits + 2 * i, 3, "%02x", random[i]);
+    snprintf(gen->id, sizeof gen->id, "%s%s", gen->surface->id_prefix, gen->digits);
 }
 
 void hd_api__generate(struct hd_http_request *request, void *ud)
@@ -620,5 +515,5 @@ void hd_api__generate(struct hd_http_request *request, void *ud)
                                              .gone = generation_gone,
                                              .dispose = generation_dispose};
     struct hd_api *api = ud;
-    hd_api__call_start(api, request, sizeof(struct generation), api->quick, &like);
+    hd_api__call_start(api, request, sizeof(struct hd_api__gen), api->quick, &like);
 }

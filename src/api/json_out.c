@@ -53,6 +53,14 @@ void hd_api__put_json(struct hd_buf *out, const char *text, size_t len)
     hd_buf_putc(out, '"');
 }
 
+void hd_api__put_dump(struct hd_buf *out, json_t *value)
+{
+    char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    hd_buf_puts(out, text ? text : "null");
+    free(text);
+    json_decref(value);
+}
+
 static const char *error_type(int status)
 {
     if (status == 401)

@@ -128,13 +128,10 @@ static int take_common(struct raw *raw, struct hd_api__fault *fault)
     return rc ? rc : take_stream_options(raw, fault);
 }
 
-static int parse_body(struct raw *raw, const char *body, size_t len,
-                      const struct hd_api__field *fields, size_t n_field,
-                      struct hd_api__fault *fault)
+static int take_root(struct raw *raw, const struct hd_api__field *fields, size_t n_field,
+                     struct hd_api__fault *fault)
 {
-    int rc = hd_api__parse(&raw->p.root, body, len, fault);
-    if (!rc)
-        rc = hd_api__fields(raw->p.root, fields, n_field, raw, "", fault);
+    int rc = hd_api__fields(raw->p.root, fields, n_field, raw, "", fault);
     return rc ? rc : take_common(raw, fault);
 }
 
@@ -403,9 +400,16 @@ static int take_messages(struct raw *raw, struct hd_api__fault *fault)
 int hd_api__params_chat(struct hd_api__params *out, const char *body, size_t len,
                         struct hd_api__fault *fault)
 {
-    struct raw raw = {0};
-    int rc =
-        parse_body(&raw, body, len, chat_fields, sizeof chat_fields / sizeof *chat_fields, fault);
+    json_t *root;
+    int rc = hd_api__parse(&root, body, len, fault);
+    memset(out, 0, sizeof *out);
+    return rc ? rc : hd_api__params_chat_json(out, root, fault);
+}
+
+int hd_api__params_chat_json(struct hd_api__params *out, json_t *root, struct hd_api__fault *fault)
+{
+    struct raw raw = {.p.root = root};
+    int rc = take_root(&raw, chat_fields, sizeof chat_fields / sizeof *chat_fields, fault);
     if (!rc)
         rc = refuse_unsupported(&raw, fault);
     if (!rc)
@@ -460,8 +464,10 @@ int hd_api__params_completion(struct hd_api__params *out, const char *body, size
                               struct hd_api__fault *fault)
 {
     struct raw raw = {0};
-    int rc = parse_body(&raw, body, len, completion_fields,
-                        sizeof completion_fields / sizeof *completion_fields, fault);
+    int rc = hd_api__parse(&raw.p.root, body, len, fault);
+    if (!rc)
+        rc = take_root(&raw, completion_fields,
+                       sizeof completion_fields / sizeof *completion_fields, fault);
     if (!rc && raw.p.echo)
         rc = unsupported(fault, "echo", "is not supported");
     if (!rc && raw.suffix && !is_string(raw.suffix, ""))

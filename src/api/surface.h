@@ -1,0 +1,82 @@
+/* Inside the room: one generation, and the forms ("surfaces") in which it is asked for and
+ * answered.
+ *
+ * generate.c owns a generation's life: it submits, cancels, collects, and says when something goes
+ * out. A surface knows one API's words: it reads a request into params, and writes the answer,
+ * whole or as events. It never calls the engine.
+ *
+ *   body ─▶ surface.parse ─▶ params ─▶ engine, kb ─▶ begin, text…, call…, end | fail   (stream)
+ *                                                └─▶ whole                             (at once)
+ */
+#ifndef HD_API_SURFACE_H
+#define HD_API_SURFACE_H
+
+#include "api/api_impl.h"
+#include "kb/kb.h"
+
+struct hd_api__surface;
+
+struct hd_api__gen {
+    struct hd_api__call call; /* first */
+    const struct hd_api__surface *surface;
+    double started;
+    int64_t created;
+    char digits[25]; /* random; in every id of this generation */
+    char id[48];
+    struct hd_api__params params;
+    char model[160];         /* as the answer names it */
+    struct hd_kb_turn *turn; /* grounded */
+    struct hd_result result;
+    bool has_result;
+
+    pthread_mutex_t mu; /* guards what follows */
+    bool begun;         /* the stream's first event is out */
+    bool submitted, gone;
+    uint64_t engine_id;
+    unsigned n_submit; /* a grounded answer may take several requests */
+    unsigned n_event;
+    struct hd_buf answer, reasoning; /* not streaming */
+    json_t *calls;                   /* as OpenAI wraps them; streaming: only counted in n_call */
+    size_t n_call;
+    struct hd_buf event; /* scratch: what goes out next */
+};
+
+struct hd_api__tool_call {
+    size_t index; /* among the answer's calls */
+    char id[64];
+    json_t *function; /* {"name","arguments"}, the arguments as JSON text */
+};
+
+enum hd_api__finish { HD_API_FINISH_STOP, HD_API_FINISH_LENGTH, HD_API_FINISH_CALLS };
+
+struct hd_api__surface {
+    const char *pattern;     /* of its route */
+    bool chat;               /* asks with messages; else with a prompt */
+    const char *id_prefix;   /* of the answer */
+    const char *call_prefix; /* of a call's id */
+    const char *stream_type; /* Content-Type of a stream */
+    int (*parse)(struct hd_api__params *out, const char *body, size_t len,
+                 struct hd_api__fault *fault);
+    /* With gen->mu held; each appends whole events to out. grounds: members that a grounded answer
+     * carries besides, or NULL. fail comes instead of end; end and fail end the stream. */
+    void (*begin)(struct hd_api__gen *gen, struct hd_buf *out);
+    void (*text)(struct hd_api__gen *gen, struct hd_buf *out, enum hd_text_kind kind,
+                 const char *text, size_t len);
+    void (*call)(struct hd_api__gen *gen, struct hd_buf *out, const struct hd_api__tool_call *call);
+    void (*end)(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds);
+    void (*fail)(struct hd_api__gen *gen, struct hd_buf *out, const struct hd_api__fault *fault);
+    json_t *(*whole)(struct hd_api__gen *gen, json_t *grounds); /* new; NULL without memory */
+};
+
+extern const struct hd_api__surface hd_api__chat_completions, hd_api__completions; /* openai.c */
+
+/* The surface of a route's pattern; NULL where it generates nothing. */
+const struct hd_api__surface *hd_api__surface_find(const char *pattern);
+enum hd_api__finish hd_api__finish_of(const struct hd_api__gen *gen);
+/* The head of a server-sent event up to its data; event: its name, or NULL. */
+void hd_api__event_open(struct hd_api__gen *gen, struct hd_buf *out, const char *event);
+/* A whole event; steals data. */
+void hd_api__event_json(struct hd_api__gen *gen, struct hd_buf *out, const char *event,
+                        json_t *data);
+
+#endif
