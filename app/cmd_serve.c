@@ -236,7 +236,10 @@ static enum hd_err start(struct serve *s, struct hd_errmsg *msg)
     e.kernels = hd_options_str(s->options, "kernels");
     e.n_thread = (int)hd_options_int(s->options, "threads");
     e.max_batch_tokens = (int)hd_options_int(s->options, "max-batch-tokens");
-    e.max_sessions = (int)hd_options_int(s->options, "max-sessions");
+    /* --max-sessions is the older name. */
+    bool old = hd_options_is_set(s->options, "max-sessions") &&
+               !hd_options_is_set(s->options, "max-sequences");
+    e.max_sessions = (int)hd_options_int(s->options, old ? "max-sessions" : "max-sequences");
     e.max_queue = (int)hd_options_int(s->options, "max-queue");
     e.kv_bytes_max = (size_t)hd_options_number(s->options, "kv-bytes");
     e.preload = hd_options_str(s->options, "preload");
@@ -251,6 +254,9 @@ static enum hd_err start(struct serve *s, struct hd_errmsg *msg)
                                .max_sessions = e.max_sessions,
                                .max_queue = e.max_queue,
                                .api_key = hd_options_str(s->options, "api-key"),
+                               .keys_file = hd_options_str(s->options, "keys"),
+                               .request_timeout_s =
+                                   hd_options_number(s->options, "request-timeout"),
                                .files = s->file,
                                .n_file = s->n_file};
     err = hd_api_new(&s->api, &a, msg);

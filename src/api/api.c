@@ -36,6 +36,7 @@ static const struct hd_http_route routes[] = {
     {"POST", "/v1/completions", hd_api__generate, ROUTE_GENERATE},
     {"POST", "/v1/embeddings", hd_api__embed, ROUTE_WORK},
     {"POST", "/v1/rerank", hd_api__embed, ROUTE_WORK},
+    {"GET", "/v1/streams/{id}", hd_api__generate, ROUTE_WORK},
     {"GET", "/v1/models", hd_api__models, ROUTE_READ},
     {"GET", "/v1/models/{model}", hd_api__model, ROUTE_READ},
     {"POST", "/tokenize", hd_api__tokenize, ROUTE_TOKENS},
@@ -122,14 +123,16 @@ enum hd_err hd_api_new(struct hd_api **out, const struct hd_api_options *options
     pthread_cond_init(&api->idle, NULL);
     enum hd_err err = hd_api__metrics_new(&api->metrics);
     if (!err)
+        err = hd_api__streams_new(&api->streams);
+    if (!err)
         err = hd_api__workers_new(&api->quick, "hd-quick", QUICK_THREADS, QUICK_QUEUE);
     if (!err)
         err = hd_api__workers_new(&api->slow, "hd-slow", SLOW_THREADS, SLOW_QUEUE);
-    if (!err)
-        err = hd_api__auth_init(api);
     if (err)
         hd_fail(msg, err, "api: %s", hd_err_text(err));
-    else
+    if (!err)
+        err = hd_api__auth_init(api, msg);
+    if (!err)
         err = start_http(api, msg);
     if (err) {
         hd_api_free(api);
@@ -195,6 +198,8 @@ void hd_api_free(struct hd_api *api)
     hd_api__workers_free(api->quick);
     hd_api__workers_free(api->slow);
     hd_metrics_free(api->metrics);
+    hd_api__streams_free(api->streams);
+    hd_api__keys_free(api->keys);
     pthread_mutex_destroy(&api->mu);
     pthread_cond_destroy(&api->idle);
     free(api);

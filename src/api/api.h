@@ -30,7 +30,9 @@ struct hd_api_options {
     int port;
     size_t body_max;
     int max_sessions, max_queue; /* as given to the engine: full queues are refused early */
-    const char *api_key;         /* NULL or "": none needed */
+    const char *api_key;         /* of tenant "local"; NULL or "": none */
+    const char *keys_file;       /* keys of tenants (see docs/api.md), or NULL */
+    double request_timeout_s;    /* of a generation, unless the request says less; 0 = none */
     const struct hd_api_file *files;
     size_t n_file;
 };

@@ -37,8 +37,10 @@ struct hd_api {
     struct hd_engine *engine;
     struct hd_http_server *http;
     struct hd_metrics *metrics;
+    struct hd_api__streams *streams;
     struct hd_api__workers *quick, *slow; /* milliseconds; documents, which may take a minute */
-    bool has_key, loopback_only;
+    bool has_key, loopback_only;          /* has_key: callers need one */
+    struct hd_api__keys *keys;            /* of the key file, or NULL */
     char key_digest[65];
     atomic_bool ready, draining;
 
@@ -90,12 +92,20 @@ void hd_api__metrics_result(struct hd_api *api, const struct hd_result *result, 
 
 /* --- auth.c ---------------------------------------------------------------------------------- */
 
-enum hd_err hd_api__auth_init(struct hd_api *api);
+enum hd_err hd_api__auth_init(struct hd_api *api, struct hd_errmsg *msg);
 /* The hook before a body is read: host, origin, key, readiness, queue. */
 void hd_api__before(struct hd_http_request *request, void *ud);
 /* Whether a Host header names this machine as seen from itself. */
 bool hd_api__host_is_loopback(const char *host);
 bool hd_api__origin_is_host(const char *origin, const char *host);
+
+/* keys.c: the static key file, lines of `KEY|sha256:HEX tenant [weight [name [groups]]]`, `#`
+ * begins a comment; readable by its owner alone. Immutable; principals live as long as it. */
+struct hd_api__keys;
+enum hd_err hd_api__keys_load(struct hd_api__keys **out, const char *path, struct hd_errmsg *msg);
+void hd_api__keys_free(struct hd_api__keys *keys); /* NULL is fine */
+/* By the key's SHA-256 in hex; NULL for a stranger. */
+const struct hd_principal *hd_api__keys_find(const struct hd_api__keys *keys, const char *digest);
 
 /* Route tags: who may call, and what it costs. */
 enum hd_api__route_kind {
@@ -192,6 +202,52 @@ bool hd_api__has_language(struct hd_engine *engine);
 /* Whether a model name means "no model: quote only". */
 bool hd_api__is_none(const char *model);
 
+/* --- streams.c: streams that can be taken up again ----------------------------------------------
+ *
+ * Any thread. `owner` is the generation; what another one than the present owner says is ignored,
+ * so that a stream that was taken up elsewhere is not disturbed by its first generation's end. */
+
+struct hd_api__streams;
+struct hd_api__surface;
+struct hd_api__stream; /* reference counted; freed before hd_api__streams */
+struct hd_api__stream_request {
+    char *body; /* copied by open */
+    size_t len;
+    const struct hd_api__surface *surface;
+    int64_t created;
+    uint64_t seed; /* what was drawn where the body names none */
+};
+enum hd_api__stream_state { STREAM_NONE, STREAM_OPEN, STREAM_DONE };
+
+enum hd_err hd_api__streams_new(struct hd_api__streams **out);
+void hd_api__streams_free(struct hd_api__streams *streams); /* NULL is fine */
+/* NULL where it is too large to be kept. The caller holds a reference. */
+struct hd_api__stream *hd_api__stream_open(struct hd_api__streams *streams, const void *owner,
+                                           const char *id, const struct hd_principal *who,
+                                           const struct hd_api__stream_request *request);
+/* Event number n_event - 1, as it was sent; those that are known already are ignored. */
+void hd_api__stream_note(struct hd_api__streams *streams, struct hd_api__stream *stream,
+                         const void *owner, unsigned n_event, const char *data, size_t len);
+void hd_api__stream_submitted(struct hd_api__streams *streams, struct hd_api__stream *stream,
+                              const void *owner, uint64_t engine_id);
+/* The owner's end; done: nothing is left to send. */
+void hd_api__stream_close(struct hd_api__streams *streams, struct hd_api__stream *stream,
+                          const void *owner, bool done);
+void hd_api__stream_unref(struct hd_api__streams *streams, struct hd_api__stream *stream);
+/* Takes a principal's stream up behind event `last` (-1: from the start): what is known of it goes
+ * into `replay`, *n_replayed is the number of the first event that is not. OPEN: *out is a
+ * reference, the caller is the new owner and has to compute the rest; *cancel is the generation
+ * that was at it, or 0. */
+enum hd_api__stream_state hd_api__stream_take(struct hd_api__streams *streams,
+                                              struct hd_api__stream **out, const void *owner,
+                                              const char *id, const struct hd_principal *who,
+                                              long last, struct hd_buf *replay,
+                                              unsigned *n_replayed, uint64_t *cancel);
+/* The first event behind number `last` in a text of whole events (the mark of the end, which has no
+ * number, stays with what is before it). */
+const char *hd_api__stream_after(const char *events, size_t len, long last);
+const struct hd_api__stream_request *hd_api__stream_request(const struct hd_api__stream *stream);
+
 /* --- calls: one request that works outside the event thread --------------------------------------
  */
 
@@ -207,12 +263,13 @@ struct hd_api__call {
     void (*gone)(struct hd_api__call *call);    /* event thread; nullable */
     void (*dispose)(struct hd_api__call *call); /* of what `size` added; nullable */
     char *content_type;                         /* the request's, owned; NULL if absent */
+    double deadline;                            /* hd_clock_seconds, 0 = none */
 };
 /* Makes a zeroed call of `size` bytes, attaches it and queues it; answers 429 where it cannot. */
 void hd_api__call_start(struct hd_api *api, struct hd_http_request *request, size_t size,
                         struct hd_api__workers *on, const struct hd_api__call *like);
 void hd_api__run_work(struct hd_api__call *call);
-/* The principal of a request; made here and nowhere else. */
+/* The principal of a request; made here and nowhere else. On the event thread. */
 struct hd_principal hd_api__principal(struct hd_api *api, struct hd_http_request *request);
 /* Seconds after which a refused client may try again. */
 int hd_api__retry_after(struct hd_api *api);

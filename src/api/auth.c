@@ -34,26 +34,43 @@ bool hd_api__origin_is_host(const char *origin, const char *host)
     return false;
 }
 
-enum hd_err hd_api__auth_init(struct hd_api *api)
+enum hd_err hd_api__auth_init(struct hd_api *api, struct hd_errmsg *msg)
 {
     static const char *const loopback[] = {"localhost", "127.0.0.1", "::1"};
     const char *key = api->options.api_key;
+    enum hd_err err = HD_OK;
     for (size_t i = 0; i < 3; i++)
         api->loopback_only |= !strcmp(api->options.host, loopback[i]);
-    api->has_key = key && *key;
-    return api->has_key ? hd_sha256_hex(api->key_digest, key, strlen(key)) : HD_OK;
+    if (key && *key && hd_sha256_hex(api->key_digest, key, strlen(key)))
+        return hd_fail(msg, HD_ERR_NOMEM, "api: no digest of the key");
+    if (api->options.keys_file)
+        err = hd_api__keys_load(&api->keys, api->options.keys_file, msg);
+    api->has_key = api->key_digest[0] || api->keys;
+    return err;
 }
 
-/* Digests are compared, in constant time, so that neither length nor prefix shows. */
-static bool key_is_right(const struct hd_api *api, const char *authorization)
+/* Whose key a request carries. Digests are compared, in constant time, so that neither length nor
+ * prefix shows. Without any key set, everyone is the local user. */
+static bool find_principal(struct hd_principal *out, const struct hd_api *api,
+                           const char *authorization)
 {
     char digest[65];
+    *out = HD_PRINCIPAL_LOCAL;
+    if (!api->has_key)
+        return true;
     if (!authorization || strncasecmp(authorization, "Bearer ", 7))
         return false;
     const char *key = authorization + 7 + strspn(authorization + 7, " ");
     if (hd_sha256_hex(digest, key, strlen(key)))
         return false;
-    return !CRYPTO_memcmp(digest, api->key_digest, 64);
+    if (api->key_digest[0] && !CRYPTO_memcmp(digest, api->key_digest, 64)) {
+        out->key_id = "api-key";
+        return true;
+    }
+    const struct hd_principal *who = api->keys ? hd_api__keys_find(api->keys, digest) : NULL;
+    if (who)
+        *out = *who;
+    return who != NULL;
 }
 
 static int check_source(const struct hd_api *api, struct hd_http_request *request,
@@ -77,7 +94,8 @@ static int check_key(const struct hd_api *api, struct hd_http_request *request,
                      struct hd_api__fault *fault)
 {
     const char *authorization = hd_http_request_header(request, "Authorization");
-    if (!api->has_key || key_is_right(api, authorization))
+    struct hd_principal who;
+    if (find_principal(&who, api, authorization))
         return 0;
     return hd_api__fault(fault, 401, "invalid_api_key", NULL,
                          authorization ? "the API key is wrong"
@@ -130,8 +148,7 @@ void hd_api__before(struct hd_http_request *request, void *ud)
 
 struct hd_principal hd_api__principal(struct hd_api *api, struct hd_http_request *request)
 {
-    struct hd_principal who = HD_PRINCIPAL_LOCAL;
-    if (api->has_key)
-        who.key_id = "api-key";
+    struct hd_principal who;
+    find_principal(&who, api, hd_http_request_header(request, "Authorization"));
     return who;
 }

@@ -1,8 +1,11 @@
 /* Calls: requests that leave the event thread. Their memory lives as long as their HTTP request. */
 #include "api/api_impl.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/clock.h"
 
 static void call_free(void *object)
 {
@@ -41,6 +44,24 @@ void hd_api__run_work(struct hd_api__call *call)
         hd_api__reply_fault(call->api, call->http, &fault);
 }
 
+/* When a request has to be done: the server's limit, or less where the request says so. */
+static int take_deadline(struct hd_api__call *call, struct hd_api__fault *fault)
+{
+    const char *text = hd_http_request_header(call->http, "X-Request-Timeout");
+    double seconds = call->api->options.request_timeout_s, asked = 0;
+    if (text) {
+        char *end;
+        asked = strtod(text, &end);
+        if (end == text || *end || !isfinite(asked) || asked <= 0 || asked > 1e6)
+            return hd_api__fault(fault, 400, "invalid_value", "X-Request-Timeout",
+                                 "X-Request-Timeout: a number of seconds greater than 0");
+    }
+    if (asked > 0 && (seconds <= 0 || asked < seconds))
+        seconds = asked;
+    call->deadline = seconds > 0 ? hd_clock_seconds() + seconds : 0;
+    return 0;
+}
+
 void hd_api__call_start(struct hd_api *api, struct hd_http_request *request, size_t size,
                         struct hd_api__workers *on, const struct hd_api__call *like)
 {
@@ -55,6 +76,11 @@ void hd_api__call_start(struct hd_api *api, struct hd_http_request *request, siz
     call->job.run = call_work;
     call->api = api;
     call->http = request;
+    if (take_deadline(call, &fault)) {
+        free(call);
+        hd_api__reply_fault(api, request, &fault);
+        return;
+    }
     call->who = hd_api__principal(api, request);
     const char *type = hd_http_request_header(request, "Content-Type");
     call->content_type = type ? strdup(type) : NULL;

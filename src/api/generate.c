@@ -5,6 +5,10 @@
  *   worker         next request of the turn, or check the citations and answer
  *   event thread   gone ─▶ hd_engine_cancel
  *
+ * A stream is noted down as it is sent (streams.c). GET /v1/streams/{id} sends what is known and,
+ * if its client left in the middle, runs the same request again with the same seed, leaving out the
+ * events that are known: the place was free in between.
+ *
  * The generation lives as long as its HTTP request, on which the worker and the engine each hold a
  * reference while they use it. Lock order: generation.mu, then the request's own. */
 #include "api/surface.h"
@@ -26,6 +30,11 @@ static void generation_dispose(struct hd_api__call *call)
     hd_buf_dispose(&gen->answer);
     hd_buf_dispose(&gen->reasoning);
     hd_buf_dispose(&gen->event);
+    hd_buf_dispose(&gen->replay);
+    if (gen->stream) {
+        hd_api__stream_close(call->api->streams, gen->stream, gen, false);
+        hd_api__stream_unref(call->api->streams, gen->stream);
+    }
     json_decref(gen->calls);
     pthread_mutex_destroy(&gen->mu);
 }
@@ -37,7 +46,10 @@ static void generation_gone(struct hd_api__call *call)
     gen->gone = true;
     bool submitted = gen->submitted;
     uint64_t id = gen->engine_id;
+    struct hd_api__stream *stream = gen->stream;
     pthread_mutex_unlock(&gen->mu);
+    if (stream)
+        hd_api__stream_close(call->api->streams, stream, gen, false);
     if (submitted)
         hd_engine_cancel(call->api->engine, id);
 }
@@ -46,12 +58,30 @@ static void generation_gone(struct hd_api__call *call)
  * ------------------------------------------------------------------------------------ */
 
 /* What the surface has put into the scratch buffer goes out. */
-static void send_locked(struct hd_api__gen *gen)
+static void send_locked(struct hd_api__gen *gen, bool note)
 {
-    /* a client that is gone or stuck is cancelled by the event thread */
-    if (gen->event.len && !gen->event.err)
-        hd_http_stream_write(gen->call.http, gen->event.data, gen->event.len);
+    const char *data = hd_buf_str(&gen->event);
+    size_t len = gen->event.err ? 0 : gen->event.len;
+    if (len && gen->n_replayed) { /* what the client has already is left out */
+        const char *from = gen->n_event <= gen->n_replayed
+                               ? data + len
+                               : hd_api__stream_after(data, len, (long)gen->n_replayed - 1);
+        len -= (size_t)(from - data);
+        data = from;
+    }
+    if (len) /* a client that is gone or stuck is cancelled by the event thread */
+        hd_http_stream_write(gen->call.http, data, len);
+    if (gen->stream && note && !gen->event.err)
+        hd_api__stream_note(gen->call.api->streams, gen->stream, gen, gen->n_event,
+                            hd_buf_str(&gen->event), gen->event.len);
     hd_buf_clear(&gen->event);
+}
+
+static void close_stream_locked(struct hd_api__gen *gen, bool done)
+{
+    if (gen->stream)
+        hd_api__stream_close(gen->call.api->streams, gen->stream, gen, done);
+    hd_http_stream_end(gen->call.http);
 }
 
 static void begin_locked(struct hd_api__gen *gen)
@@ -61,8 +91,10 @@ static void begin_locked(struct hd_api__gen *gen)
     gen->begun = true;
     hd_http_set_header(gen->call.http, "X-Accel-Buffering", "no");
     hd_http_stream_begin(gen->call.http, 200, gen->surface->stream_type);
+    if (gen->replay.len)
+        hd_http_stream_write(gen->call.http, gen->replay.data, gen->replay.len);
     gen->surface->begin(gen, &gen->event);
-    send_locked(gen);
+    send_locked(gen, true);
 }
 
 void hd_api__event_open(struct hd_api__gen *gen, struct hd_buf *out, const char *event)
@@ -94,7 +126,7 @@ static void emit_call_locked(struct hd_api__gen *gen, const char *text, size_t l
     if (gen->params.stream) {
         begin_locked(gen);
         gen->surface->call(gen, &gen->event, &call);
-        send_locked(gen);
+        send_locked(gen, true);
     } else {
         if (!gen->calls)
             gen->calls = json_array();
@@ -109,7 +141,7 @@ static void emit_text_locked(struct hd_api__gen *gen, enum hd_text_kind kind, co
 {
     begin_locked(gen);
     gen->surface->text(gen, &gen->event, kind, text, len);
-    send_locked(gen);
+    send_locked(gen, true);
 }
 
 /* A piece of the answer, from the engine or from the turn. */
@@ -159,8 +191,8 @@ static void end_stream(struct hd_api__gen *gen, json_t *grounds)
     pthread_mutex_lock(&gen->mu);
     begin_locked(gen);
     gen->surface->end(gen, &gen->event, grounds);
-    send_locked(gen);
-    hd_http_stream_end(gen->call.http);
+    send_locked(gen, true);
+    close_stream_locked(gen, true);
     pthread_mutex_unlock(&gen->mu);
 }
 
@@ -170,9 +202,11 @@ static void end_fault(struct hd_api__gen *gen, const struct hd_api__fault *fault
     bool begun = gen->begun;
     if (begun) { /* the status line is gone: the error travels as an event */
         hd_buf_clear(&gen->event);
+        /* A cancelled stream has not ended: it may be taken up again. */
+        bool ended = !(gen->has_result && gen->result.finish == HD_FINISH_CANCELLED);
         gen->surface->fail(gen, &gen->event, fault);
-        send_locked(gen);
-        hd_http_stream_end(gen->call.http);
+        send_locked(gen, ended);
+        close_stream_locked(gen, ended);
     }
     pthread_mutex_unlock(&gen->mu);
     if (!begun)
@@ -354,12 +388,17 @@ static int submit(struct hd_api__gen *gen, const struct hd_request *request,
     struct hd_api *api = gen->call.api;
     const struct hd_callbacks callbacks = {.on_text = on_text, .on_done = on_done, .ud = gen};
     struct hd_errmsg msg = {0};
+    struct hd_request timed = *request;
     uint64_t id;
+    if (gen->call.deadline > 0) {
+        double left = gen->call.deadline - hd_clock_seconds();
+        timed.timeout_s = left > 0.001 ? left : 0.001;
+    }
     pthread_mutex_lock(&gen->mu);
     unsigned n_submit = ++gen->n_submit;
     pthread_mutex_unlock(&gen->mu);
     hd_http_request_ref(gen->call.http); /* the engine's, until on_done */
-    enum hd_err err = hd_engine_submit(api->engine, &id, request, &callbacks, &msg);
+    enum hd_err err = hd_engine_submit(api->engine, &id, &timed, &callbacks, &msg);
     if (err) {
         hd_http_request_unref(gen->call.http);
         if (err == HD_ERR_BUSY)
@@ -370,6 +409,8 @@ static int submit(struct hd_api__gen *gen, const struct hd_request *request,
     if (gen->n_submit == n_submit) { /* else it is done, and the next one is on its way */
         gen->submitted = true;
         gen->engine_id = id;
+        if (gen->stream)
+            hd_api__stream_submitted(api->streams, gen->stream, gen, id);
     }
     bool gone = gen->gone;
     if (gen->params.stream)
@@ -471,22 +512,91 @@ static int start_plain(struct hd_api__gen *gen, struct hd_api__fault *fault)
     return submit(gen, &request, fault);
 }
 
+/* Everything is known: sends it. Or nothing is. */
+static void replay(struct hd_api__gen *gen)
+{
+    struct hd_api__fault fault;
+    if (gen->state == STREAM_NONE) {
+        hd_api__fault(&fault, 404, "not_found", NULL,
+                      "there is no such stream (any more): streams are kept for a minute");
+        hd_api__reply_fault(gen->call.api, gen->call.http, &fault);
+        return;
+    }
+    hd_http_set_header(gen->call.http, "X-Accel-Buffering", "no");
+    hd_http_stream_begin(gen->call.http, 200, "text/event-stream; charset=utf-8");
+    hd_http_stream_write(gen->call.http, hd_buf_str(&gen->replay), gen->replay.len);
+    hd_http_stream_end(gen->call.http);
+}
+
+/* From here on the stream's events are kept. */
+static void open_stream(struct hd_api__gen *gen, const char *body, size_t len)
+{
+    if (strncmp(gen->surface->stream_type, "text/event-stream", 17))
+        return; /* no numbers in it that a client could name */
+    struct hd_api *api = gen->call.api;
+    const struct hd_api__stream_request request = {(char *)body, len, gen->surface, gen->created,
+                                                   gen->params.seed};
+    struct hd_api__stream *stream =
+        hd_api__stream_open(api->streams, gen, gen->id, &gen->call.who, &request);
+    pthread_mutex_lock(&gen->mu);
+    gen->stream = stream;
+    bool gone = gen->gone;
+    pthread_mutex_unlock(&gen->mu);
+    if (stream && gone)
+        hd_api__stream_close(api->streams, stream, gen, false);
+}
+
 static void run(struct hd_api__call *call)
 {
     struct hd_api__gen *gen = (struct hd_api__gen *)call;
     struct hd_api__fault fault;
     size_t len;
     const char *body = hd_http_request_body(call->http, &len);
+    if (gen->taken_up && gen->state != STREAM_OPEN) {
+        replay(gen);
+        return;
+    }
+    if (gen->taken_up) {
+        const struct hd_api__stream_request *first = hd_api__stream_request(gen->stream);
+        body = first->body;
+        len = first->len;
+    }
     int rc = gen->surface->parse(&gen->params, body, len, &fault);
     if (!rc && gen->surface->chat)
         rc = hd_api__params_split(&gen->params, call->api->engine, &fault);
     if (!rc && !gen->params.has_seed &&
         getrandom(&gen->params.seed, sizeof gen->params.seed, GRND_NONBLOCK) < 0)
         gen->params.seed = (uint64_t)(gen->started * 1e9);
+    if (!rc && gen->taken_up)
+        gen->params.seed = hd_api__stream_request(gen->stream)->seed;
+    else if (!rc && gen->params.stream)
+        open_stream(gen, body, len);
     if (!rc)
         rc = gen->params.knowledge_base ? start_grounded(gen, &fault) : start_plain(gen, &fault);
     if (rc)
         end_fault(gen, &fault);
+}
+
+/* Takes over the stream that the address names. */
+static void take_up(struct hd_api__gen *gen)
+{
+    struct hd_api *api = gen->call.api;
+    const char *id = hd_http_request_var(gen->call.http, "id");
+    const char *last = hd_http_request_header(gen->call.http, "Last-Event-ID");
+    uint64_t cancel;
+    gen->taken_up = true;
+    gen->state = hd_api__stream_take(
+        api->streams, &gen->stream, gen, id ? id : "", &gen->call.who,
+        last && *last >= '0' && *last <= '9' ? strtol(last, NULL, 10) % 100000000 : -1,
+        &gen->replay, &gen->n_replayed, &cancel);
+    if (gen->state == STREAM_OPEN) {
+        gen->surface = hd_api__stream_request(gen->stream)->surface;
+        gen->created = hd_api__stream_request(gen->stream)->created;
+        snprintf(gen->id, sizeof gen->id, "%s", id);
+        snprintf(gen->digits, sizeof gen->digits, "%s", gen->id + strlen(gen->surface->id_prefix));
+    }
+    if (cancel)
+        hd_engine_cancel(api->engine, cancel);
 }
 
 /* On the event thread, before a worker or a leaving client can see the generation. */
@@ -501,6 +611,11 @@ static void generation_init(struct hd_api__call *call)
     hd_buf_init(&gen->answer, MAX_ANSWER);
     hd_buf_init(&gen->reasoning, MAX_ANSWER);
     hd_buf_init(&gen->event, MAX_ANSWER);
+    hd_buf_init(&gen->replay, MAX_ANSWER);
+    if (!strcmp(hd_http_request_pattern(call->http), "/v1/streams/{id}")) {
+        take_up(gen);
+        return;
+    }
     if (getrandom(random, sizeof random, GRND_NONBLOCK) < 0)
         memcpy(random, &gen->started, sizeof gen->started);
     for (size_t i = 0; i < sizeof random; i++)

@@ -100,7 +100,7 @@ static void end(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds)
 
 static void fail(struct hd_api__gen *gen, struct hd_buf *out, const struct hd_api__fault *fault)
 {
-    hd_api__event_open(gen, out, NULL);
+    hd_api__event_open(gen, out, "error");
     hd_api__put_error(out, fault->status, fault->code, fault->param, fault->msg.text);
     hd_buf_puts(out, "\n\ndata: [DONE]\n\n");
 }

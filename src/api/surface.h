@@ -28,6 +28,10 @@ struct hd_api__gen {
     struct hd_kb_turn *turn; /* grounded */
     struct hd_result result;
     bool has_result;
+    bool taken_up; /* this is GET /v1/streams/{id} */
+    enum hd_api__stream_state state;
+    struct hd_buf replay; /* what is known and was not received */
+    unsigned n_replayed;  /* events before this one are known */
 
     pthread_mutex_t mu; /* guards what follows */
     bool begun;         /* the stream's first event is out */
@@ -35,6 +39,7 @@ struct hd_api__gen {
     uint64_t engine_id;
     unsigned n_submit; /* a grounded answer may take several requests */
     unsigned n_event;
+    struct hd_api__stream *stream;   /* NULL: cannot be taken up again */
     struct hd_buf answer, reasoning; /* not streaming */
     json_t *calls;                   /* as OpenAI wraps them; streaming: only counted in n_call */
     size_t n_call;

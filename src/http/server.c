@@ -366,7 +366,7 @@ static bool overdue(const struct hd_http_conn *conn, const struct hd_http_option
 
 static void keep_alive(struct hd_http_request *request, double silence, double now)
 {
-    static const char comment[] = ": still working\n\n";
+    static const char comment[] = ": ping\n\n";
     pthread_mutex_lock(&request->mu);
     bool quiet = request->state == HD_HTTP_STREAM && now - request->last_write > silence;
     pthread_mutex_unlock(&request->mu);

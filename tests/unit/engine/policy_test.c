@@ -1,7 +1,7 @@
 /* The scheduler's policy under a seeded simulation with a virtual clock: the same code that serves
  * requests, with thousands of them that arrive, leave, expire and run out of memory.
  *
- * HOLDFAST_SIM_STEPS sets the length (default 50,000), HOLDFAST_SIM_SEED the seed. */
+ * HOLDFAST_SIM_STEPS sets the length (default a million), HOLDFAST_SIM_SEED the seed. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -281,7 +281,7 @@ static void no_leak_no_stranger(void **state)
 {
     (void)state;
     struct sim s;
-    long n = env_long("HOLDFAST_SIM_STEPS", 50000);
+    long n = env_long("HOLDFAST_SIM_STEPS", 1000000);
     start(&s, (uint64_t)env_long("HOLDFAST_SIM_SEED", 18));
     for (long i = 0; i < n; i++) {
         random_arrivals(&s, i / 2000 % 3 == 0 ? 4 : i / 2000 % 3 == 1 ? 30 : 400);

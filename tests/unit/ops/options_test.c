@@ -81,7 +81,7 @@ static void flag_beats_environment_beats_file_beats_default(void **state)
     assert_int_equal(hd_options_int(o, "port"), 3);
     assert_string_equal(hd_options_str(o, "host"), "env");
     assert_int_equal(hd_options_int(o, "max-queue"), 5);
-    assert_int_equal(hd_options_int(o, "max-sessions"), 16);
+    assert_int_equal(hd_options_int(o, "max-sequences"), 16);
     hd_options_free(o);
     unsetenv("HOLDFAST_PORT");
     unsetenv("HOLDFAST_HOST");

@@ -1,0 +1,218 @@
+#!/usr/bin/env python3
+"""Many clients of one server, from outside, with a tiny random model: clients that vanish at random moments, streams
+that are taken up again, keys and tenants, time limits.
+
+Usage: test_scheduling.py [HOLDFAST]   (or HOLDFAST_BIN); HOLDFAST_VANISHING: how many clients vanish (default 100)
+"""
+import http.client
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import cases
+from test_serve import BINARY, CHAT, MODEL, SLOW, Server, endless, question
+
+VANISHING = int(os.environ.get("HOLDFAST_VANISHING", "100"))
+WORDS = "hello ask why count loop name text one two three four five six".split()
+
+
+def idle(s, seconds=20):
+    """Nothing runs or waits, and no block of the cache is held."""
+    for name in ("holdfast_running_requests", "holdfast_queue_depth", 'holdfast_kv_blocks{state="used"}'):
+        assert s.wait_metric(name, lambda n: n == 0, seconds * SLOW), f"{name} is {s.metric(name)}"
+
+
+def vanish(s, seed):
+    """Asks, and leaves: before the first byte, among the first ones, or later."""
+    draw = random.Random(seed)
+    text = " ".join(draw.choice(WORDS) for _ in range(draw.choice([1, 20, 400, 1500])))
+    connection = s.connect()
+    try:
+        connection.request("POST", CHAT, json.dumps(question(text, max_tokens=draw.choice([5, 500, 2000]), stream=draw.random() < 0.7)))
+        wait = draw.choice([0, 0, 0.005, 0.05, 0.3]) * SLOW
+        if wait:
+            connection.sock.settimeout(wait)
+            try:
+                connection.sock.recv(draw.choice([1, 300, 5000]))
+            except TimeoutError:
+                pass
+    except OSError:
+        pass
+    connection.close()
+
+
+def test_vanishing_clients_leave_nothing_behind():
+    with Server("--max-sequences", "8", "--max-queue", "40", "--kv-bytes", "8000000") as s:
+        todo = list(range(VANISHING))
+        lock = threading.Lock()
+
+        def work():
+            while True:
+                with lock:
+                    if not todo:
+                        return
+                    seed = todo.pop()
+                vanish(s, seed)
+
+        threads = [threading.Thread(target=work) for _ in range(12)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+        idle(s)
+        cancelled = s.metric('holdfast_engine_requests_total{outcome="cancelled"}')
+        assert cancelled > VANISHING / 10, f"only {cancelled} were cancelled: the test did not reach what it is for"
+        assert s.chat("hello", max_tokens=3)[0] == 200
+
+
+def test_a_vanished_client_frees_its_place_at_once():
+    with Server("--max-sequences", "1", "--max-queue", "4") as s:
+        connection, reply = s.stream(endless(), max_tokens=3000)
+        reply.readline()
+        waiting = s.connect()
+        waiting.request("POST", CHAT, json.dumps(question("why", max_tokens=2)))
+        assert s.wait_metric("holdfast_queue_depth", lambda n: n == 1, 10 * SLOW)
+        began = time.time()
+        reply.close()
+        connection.close()
+        assert waiting.getresponse().status == 200
+        assert time.time() - began < 2 * SLOW
+        waiting.close()
+        idle(s)
+
+
+def read_events(reply, most=None):
+    """[(id, data)], at most `most` of them."""
+    out, number = [], None
+    while most is None or len(out) < most:
+        line = reply.readline().decode()
+        if not line:
+            break
+        if line.startswith("id: "):
+            number = int(line[4:])
+        elif line.startswith("data: "):
+            out.append((number, line[6:].strip()))
+    return out
+
+
+def text_of(data):
+    return "".join(json.loads(d)["choices"][0]["delta"].get("content") or "" for _, d in data if d != "[DONE]")
+
+
+def take_up(s, name, last, headers=None):
+    connection = s.connect()
+    connection.request("GET", "/v1/streams/" + name, headers={"Last-Event-ID": str(last), **s.headers, **(headers or {})})
+    return connection, connection.getresponse()
+
+
+def test_streams_are_taken_up_where_they_were_left():
+    with Server() as s:
+        ask = dict(max_tokens=120, temperature=1, seed=5)
+        connection, reply = s.stream(endless(), **ask)
+        whole = read_events(reply)
+        connection.close()
+        assert whole[-1][1] == "[DONE]" and len(whole) > 20, whole
+        # left in the middle, twice
+        connection, reply = s.stream(endless(), **{**ask, "seed": 5})
+        first = read_events(reply, 6)
+        name = json.loads(first[0][1])["id"]
+        reply.close()
+        connection.close()
+        idle(s)
+        connection, reply = take_up(s, name, first[-1][0])
+        assert reply.status == 200
+        second = read_events(reply, 5)
+        reply.close()
+        connection.close()
+        idle(s)
+        connection, reply = take_up(s, name, second[-1][0])
+        third = read_events(reply)
+        connection.close()
+        got = first + second + third
+        assert [n for n, d in got if d != "[DONE]"] == list(range(len(got) - 1)), [n for n, _ in got]
+        assert text_of(got) == text_of(whole)
+        assert third[-1][1] == "[DONE]"
+        # complete: sent again, from anywhere
+        for last in (-1, 10):
+            connection, reply = take_up(s, name, last)
+            assert read_events(reply) == got[last + 1:]
+            connection.close()
+        # taken over from a client that still listens
+        connection, reply = s.stream(endless(), max_tokens=3000)
+        first = read_events(reply, 4)
+        other, taken = take_up(s, json.loads(first[0][1])["id"], first[-1][0])
+        second = read_events(taken, 3)
+        assert second[0][0] == first[-1][0] + 1
+        assert s.wait_metric("holdfast_running_requests", lambda n: n <= 1, 10 * SLOW)
+        for c in (connection, other):
+            c.close()
+        reply.close()
+        taken.close()
+        idle(s)
+        assert take_up(s, "chatcmpl-0", 0)[1].status == 404
+
+
+def keys_file(folder, mode=0o600):
+    path = os.path.join(folder, "keys")
+    digest = "sha256:" + __import__("hashlib").sha256(b"the-key-of-bob-1234").hexdigest()
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(f"# two tenants\nthe-key-of-ann-1234 acme 3 ann staff,finance\n{digest}  other\n")
+    os.chmod(path, mode)
+    return path
+
+
+def bearer(key):
+    return {"Authorization": "Bearer " + key}
+
+
+def test_keys_name_tenants():
+    with tempfile.TemporaryDirectory() as folder:
+        path = keys_file(folder, 0o644)
+        run = subprocess.run([BINARY, "serve", "--port", "0", "--home", folder, "-m", MODEL, "--keys", path], capture_output=True,
+                             timeout=60 * SLOW, check=False)
+        assert run.returncode == 1 and b"chmod 600" in run.stderr, run.stderr
+        keys_file(folder)
+        with Server("--keys", path, env={"HOLDFAST_API_KEY": "the-old-key"}) as s:
+            prompt = question("one two three " * 40, max_tokens=2)
+            assert s.call("POST", CHAT, prompt)[0] == 401
+            assert s.call("POST", CHAT, prompt, bearer("the-key-of-eve-1234"))[0] == 401
+
+            def cached(key):
+                status, _, body = s.call("POST", CHAT, prompt, bearer(key))
+                assert status == 200, body
+                return body["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+            assert cached("the-key-of-ann-1234") == 0
+            assert cached("the-key-of-ann-1234") > 0
+            assert cached("the-key-of-bob-1234") == 0, "a tenant met another's blocks"
+            assert cached("the-old-key") == 0
+            # a stream is its principal's alone
+            s.headers = bearer("the-key-of-ann-1234")
+            connection, reply = s.stream("hello", max_tokens=5)
+            name = json.loads(read_events(reply)[0][1])["id"]
+            connection.close()
+            assert take_up(s, name, -1, bearer("the-key-of-bob-1234"))[1].status == 404
+            assert take_up(s, name, -1)[1].status == 200
+
+
+def test_time_limits():
+    with Server("--request-timeout", "30") as s:
+        status, _, body = s.call("POST", CHAT, question(endless(), max_tokens=3500), {"X-Request-Timeout": "0.05"})
+        assert status == 504 and body["error"]["code"] == "timeout", (status, body)
+        assert s.call("POST", CHAT, question(), {"X-Request-Timeout": "soon"})[0] == 400
+        s.headers = {"X-Request-Timeout": "0.1"}
+        connection, reply = s.stream(endless(), max_tokens=3500)
+        text = reply.read().decode()
+        connection.close()
+        assert "event: error\n" in text and '"code":"timeout"' in text.replace(" ", ""), text[-400:]
+        assert text.endswith("data: [DONE]\n\n")
+        idle(s)
+
+
+if __name__ == "__main__":
+    sys.exit(cases.run(globals()))
