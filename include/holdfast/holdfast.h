@@ -104,7 +104,12 @@ struct hd_sampling {
 };
 #define HD_SAMPLING_GREEDY ((struct hd_sampling){.top_p = 1, .repetition_penalty = 1})
 
-enum { HD_WATCH_MAX = 8 };
+enum { HD_WATCH_MAX = 8, HD_TOP_MAX = 20, HD_BIAS_MAX = 1024 };
+
+struct hd_logit_bias { /* added to the logit of a token before it is sampled */
+    int32_t id;
+    float bias;
+};
 
 struct hd_request {
     const char *model; /* name, or NULL for the first language model */
@@ -114,8 +119,13 @@ struct hd_request {
     size_t n_message;
     bool no_think;     /* R1: answer without a thought */
     const char *tools; /* functions the model may call: JSON list as in OpenAI's API, or NULL */
+    /* With tools: "" = a function must be called, a name = this one; NULL: as the model likes. */
+    const char *tool_choice;
+    bool one_call; /* with tool_choice: exactly one */
     /* … or a plain text prompt (BOS added where the model wants one) … */
     const char *prompt;
+    const char *suffix; /* fills the middle between prompt and this; UNSUPPORTED where the model has
+                         * no tokens for it; NULL: none */
     /* … or ids as given. */
     const int32_t *ids;
     size_t n_id;
@@ -124,6 +134,11 @@ struct hd_request {
     int n_max; /* tokens to generate at most; 0 = to the context's end */
     const char *const *stop;
     size_t n_stop;
+    const char *grammar; /* GBNF that the answer (not the thought) must follow; NULL: any text */
+    const struct hd_logit_bias *bias;
+    size_t n_bias;   /* at most HD_BIAS_MAX */
+    bool logprobs;   /* on_logprobs is called for each token, with the n_top likeliest */
+    int n_top;       /* at most HD_TOP_MAX */
     bool ignore_end; /* benchmarks: does not end at end-of-sequence */
     /* Ids whose log-probability at the first generated token is reported (hd_result.watch_logprob):
      * what a caller needs to weigh "yes" against "no" at the price of one prompt. */
@@ -153,12 +168,25 @@ struct hd_result {
     double queue_s, prefill_s, decode_s, ttft_s; /* ttft from submission to first token */
 };
 
+struct hd_token_chance {
+    int32_t id;
+    float logprob;     /* natural log, before penalties, bias, grammar and temperature */
+    const char *bytes; /* maybe part of a character; valid during the call */
+    size_t n_bytes;
+};
+struct hd_token_report {
+    struct hd_token_chance token, top[HD_TOP_MAX]; /* top: likeliest first */
+    int n_top;
+    bool reasoning; /* it belongs to a thought, or ends one */
+};
+
 /* All run on the scheduler's thread, in order, without locks held; they must not block and must not
  * call the engine except hd_engine_cancel. `text` holds whole UTF-8 characters. on_done comes
  * exactly once, last. Any may be NULL except on_done. */
 struct hd_callbacks {
     void (*on_text)(void *ud, enum hd_text_kind kind, const char *text, size_t len);
     void (*on_token)(void *ud, int32_t id);
+    void (*on_logprobs)(void *ud, const struct hd_token_report *token); /* before its text */
     void (*on_done)(void *ud, const struct hd_result *result);
     void *ud;
 };

@@ -179,7 +179,14 @@ struct hd_api__params {
     size_t n_message;
     char **text; /* owned: joined text parts and lists of calls, at most two per message */
     size_t n_text;
-    char *tools;        /* owned: JSON list of the functions that may be called, or NULL */
+    char *tools;             /* owned: JSON list of the functions that may be called, or NULL */
+    char *grammar;           /* owned: GBNF of the answer, or NULL */
+    const char *tool_choice; /* NULL: the model's; "": some function must be called, or its name */
+    bool one_call, logprobs;
+    int n_top, n;               /* n: answers, at least 1 */
+    struct hd_logit_bias *bias; /* owned */
+    size_t n_bias;
+    const char *suffix; /* completions: text behind what is to be written, or NULL */
     const char *prompt; /* completions */
     int32_t *ids;       /* owned; completions with a token array */
     size_t n_id;
@@ -191,6 +198,16 @@ int hd_api__params_chat(struct hd_api__params *out, const char *body, size_t len
 int hd_api__params_chat_json(struct hd_api__params *out, json_t *root, struct hd_api__fault *fault);
 int hd_api__params_completion(struct hd_api__params *out, const char *body, size_t len,
                               struct hd_api__fault *fault);
+/* choice_params.c. For all: JSON that is NULL counts as absent, strings are borrowed. */
+int hd_api__take_format(struct hd_api__params *p, const json_t *format, const char *param,
+                        struct hd_api__fault *fault);
+int hd_api__take_grammar(struct hd_api__params *p, const char *grammar,
+                         struct hd_api__fault *fault);
+int hd_api__take_tool_choice(struct hd_api__params *p, const json_t *choice, const json_t *tools,
+                             struct hd_api__fault *fault);
+int hd_api__take_bias(struct hd_api__params *p, const json_t *bias, struct hd_api__fault *fault);
+int hd_api__take_logprobs(struct hd_api__params *p, const json_t *logprobs, int top, bool has_top,
+                          bool chat, struct hd_api__fault *fault);
 void hd_api__params_dispose(struct hd_api__params *params);
 /* Splits MODEL@NAME unless a model of that very name is loaded. */
 int hd_api__params_split(struct hd_api__params *params, struct hd_engine *engine,

@@ -30,6 +30,8 @@ static void generation_dispose(struct hd_api__call *call)
     hd_buf_dispose(&gen->answer);
     hd_buf_dispose(&gen->reasoning);
     hd_buf_dispose(&gen->event);
+    for (size_t i = 0; i < 4; i++)
+        hd_buf_dispose(&gen->logprobs[i]);
     hd_buf_dispose(&gen->replay);
     if (gen->stream) {
         hd_api__stream_close(call->api->streams, gen->stream, gen, false);
@@ -229,7 +231,7 @@ static void finish(struct hd_api__gen *gen, json_t *grounds)
         enum hd_err err = r->finish == HD_FINISH_CANCELLED ? HD_ERR_CANCELLED : r->err;
         hd_api__fault_err(&fault, err, &r->message);
         end_fault(gen, &fault);
-    } else if (gen->answer.err || gen->reasoning.err) {
+    } else if (gen->answer.err || gen->reasoning.err || gen->logprobs[0].err) {
         hd_api__fault(&fault, 503, NULL, NULL, "the answer is too long for this machine's memory");
         end_fault(gen, &fault);
     } else if (gen->params.stream) {
@@ -304,6 +306,16 @@ static void on_text(void *ud, enum hd_text_kind kind, const char *text, size_t l
         emit(gen, kind, text, len);
 }
 
+static void on_logprobs(void *ud, const struct hd_token_report *token)
+{
+    struct hd_api__gen *gen = ud;
+    if (token->reasoning || !gen->surface->logprobs)
+        return;
+    pthread_mutex_lock(&gen->mu);
+    gen->surface->logprobs(gen, token);
+    pthread_mutex_unlock(&gen->mu);
+}
+
 static void on_done(void *ud, const struct hd_result *result)
 {
     struct hd_api__gen *gen = ud;
@@ -368,6 +380,14 @@ static void fill_request(struct hd_api__gen *gen, const struct hd_model_info *in
                                 : DEFAULT_MAX_TOKENS,
         .stop = p->stop,
         .n_stop = p->n_stop,
+        .grammar = p->grammar,
+        .tool_choice = p->tool_choice,
+        .one_call = p->one_call,
+        .suffix = p->suffix,
+        .bias = p->bias,
+        .n_bias = p->n_bias,
+        .logprobs = p->logprobs,
+        .n_top = p->n_top,
     };
 }
 
@@ -386,7 +406,8 @@ static int submit(struct hd_api__gen *gen, const struct hd_request *request,
                   struct hd_api__fault *fault)
 {
     struct hd_api *api = gen->call.api;
-    const struct hd_callbacks callbacks = {.on_text = on_text, .on_done = on_done, .ud = gen};
+    const struct hd_callbacks callbacks = {
+        .on_text = on_text, .on_logprobs = on_logprobs, .on_done = on_done, .ud = gen};
     struct hd_errmsg msg = {0};
     struct hd_request timed = *request;
     uint64_t id;
@@ -478,6 +499,14 @@ static int start_grounded(struct hd_api__gen *gen, struct hd_api__fault *fault)
     if (gen->params.tools)
         return hd_api__fault(fault, 400, "unsupported_value", "tools",
                              "tools: not together with a knowledge base");
+    if (gen->params.grammar)
+        return hd_api__fault(fault, 400, "unsupported_value", "response_format",
+                             "response_format, grammar: not together with a knowledge base");
+    if (gen->params.logprobs || gen->params.n_bias)
+        return hd_api__fault(fault, 400, "unsupported_value",
+                             gen->params.logprobs ? "logprobs" : "logit_bias",
+                             "%s: not together with a knowledge base",
+                             gen->params.logprobs ? "logprobs" : "logit_bias");
     struct hd_engine *engine = gen->call.api->engine;
     /* Without any model, or asked for none, the answer is made of quotes. */
     bool quote = hd_api__is_none(gen->params.model) ||
@@ -611,6 +640,8 @@ static void generation_init(struct hd_api__call *call)
     hd_buf_init(&gen->answer, MAX_ANSWER);
     hd_buf_init(&gen->reasoning, MAX_ANSWER);
     hd_buf_init(&gen->event, MAX_ANSWER);
+    for (size_t i = 0; i < 4; i++)
+        hd_buf_init(&gen->logprobs[i], MAX_ANSWER);
     hd_buf_init(&gen->replay, MAX_ANSWER);
     if (!strcmp(hd_http_request_pattern(call->http), "/v1/streams/{id}")) {
         take_up(gen);

@@ -4,6 +4,10 @@
 
 #include "api/surface.h"
 
+#include <math.h>
+
+#include "base/utf8.h"
+
 static const char *finish_reason(const struct hd_api__gen *gen)
 {
     static const char *const names[] = {"stop", "length", "tool_calls"};
@@ -16,6 +20,101 @@ static json_t *usage_json(const struct hd_result *r)
                      "completion_tokens", r->n_generated, "total_tokens",
                      r->n_prompt + r->n_generated, "prompt_tokens_details", "cached_tokens",
                      r->n_cached, "completion_tokens_details", "reasoning_tokens", r->n_reasoning);
+}
+
+/* --- log-probabilities ---------------------------------------------------------------------------
+ */
+
+/* A token that is part of a character is written as OpenAI's completions do: bytes:\xe4\xb8. */
+static void put_token(struct hd_buf *out, const struct hd_token_chance *token)
+{
+    if (hd_utf8_valid(token->bytes, token->n_bytes)) {
+        hd_api__put_json(out, token->bytes, token->n_bytes);
+        return;
+    }
+    hd_buf_puts(out, "\"bytes:");
+    for (size_t i = 0; i < token->n_bytes; i++)
+        hd_buf_printf(out, "\\\\x%02x", (unsigned char)token->bytes[i]);
+    hd_buf_putc(out, '"');
+}
+
+static void put_logprob(struct hd_buf *out, const struct hd_token_chance *token)
+{
+    hd_buf_printf(out, "%.7g", isfinite(token->logprob) ? (double)token->logprob : -9999.0);
+}
+
+static void put_chat_token(struct hd_buf *out, const struct hd_token_chance *token)
+{
+    hd_buf_puts(out, "{\"token\":");
+    put_token(out, token);
+    hd_buf_puts(out, ",\"logprob\":");
+    put_logprob(out, token);
+    hd_buf_puts(out, ",\"bytes\":[");
+    for (size_t i = 0; i < token->n_bytes; i++)
+        hd_buf_printf(out, "%s%u", i ? "," : "", (unsigned char)token->bytes[i]);
+    hd_buf_putc(out, ']');
+}
+
+static void chat_logprobs(struct hd_api__gen *gen, const struct hd_token_report *report)
+{
+    struct hd_buf *out = &gen->logprobs[0];
+    hd_buf_puts(out, out->len ? "," : "");
+    put_chat_token(out, &report->token);
+    hd_buf_puts(out, ",\"top_logprobs\":[");
+    for (int i = 0; i < report->n_top; i++) {
+        hd_buf_puts(out, i ? "," : "");
+        put_chat_token(out, &report->top[i]);
+        hd_buf_putc(out, '}');
+    }
+    hd_buf_puts(out, "]}");
+}
+
+/* tokens, token_logprobs, top_logprobs, text_offset: one list each. */
+static void completion_logprobs(struct hd_api__gen *gen, const struct hd_token_report *report)
+{
+    struct hd_buf *list = gen->logprobs;
+    for (size_t i = 0; i < 4; i++)
+        hd_buf_puts(&list[i], list[0].len && (i || list[1].len) ? "," : "");
+    put_token(&list[0], &report->token);
+    put_logprob(&list[1], &report->token);
+    hd_buf_puts(&list[2], report->n_top ? "{" : "null");
+    for (int i = 0; i < report->n_top; i++) {
+        hd_buf_puts(&list[2], i ? "," : "");
+        put_token(&list[2], &report->top[i]);
+        hd_buf_putc(&list[2], ':');
+        put_logprob(&list[2], &report->top[i]);
+    }
+    hd_buf_puts(&list[2], report->n_top ? "}" : "");
+    hd_buf_printf(&list[3], "%zu", gen->n_char);
+    for (size_t i = 0; i < report->token.n_bytes; i++) /* beginnings of characters */
+        gen->n_char += ((unsigned char)report->token.bytes[i] & 0xc0) != 0x80;
+}
+
+/* The value of "logprobs" of what has been gathered, which is then forgotten. */
+static void put_logprobs(struct hd_api__gen *gen, struct hd_buf *out)
+{
+    static const char *const names[] = {"tokens", "token_logprobs", "top_logprobs", "text_offset"};
+    struct hd_buf *list = gen->logprobs;
+    if (!gen->params.logprobs) {
+        hd_buf_puts(out, "null");
+        return;
+    }
+    if (gen->surface->chat)
+        hd_buf_printf(out, "{\"content\":[%s],\"refusal\":null}", hd_buf_str(&list[0]));
+    for (size_t i = 0; !gen->surface->chat && i < 4; i++)
+        hd_buf_printf(out, "%s\"%s\":[%s]%s", i ? "," : "{", names[i], hd_buf_str(&list[i]),
+                      i == 3 ? "}" : "");
+    for (size_t i = 0; i < 4; i++)
+        hd_buf_clear(&list[i]);
+}
+
+/* A member of a streamed choice, where asked for. */
+static void append_logprobs(struct hd_api__gen *gen, struct hd_buf *out)
+{
+    if (!gen->params.logprobs)
+        return;
+    hd_buf_puts(out, ",\"logprobs\":");
+    put_logprobs(gen, out);
 }
 
 /* --- streaming
@@ -36,17 +135,6 @@ static void chunk_close(struct hd_buf *out)
     hd_buf_puts(out, "}\n\n");
 }
 
-static void begin(struct hd_api__gen *gen, struct hd_buf *out)
-{
-    if (!gen->surface->chat)
-        return;
-    chunk_open(gen, out);
-    hd_buf_puts(out,
-                ",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}"
-                ",\"finish_reason\":null}]");
-    chunk_close(out);
-}
-
 static void put_text(struct hd_api__gen *gen, struct hd_buf *out, enum hd_text_kind kind,
                      const char *text, size_t len)
 {
@@ -59,7 +147,23 @@ static void put_text(struct hd_api__gen *gen, struct hd_buf *out, enum hd_text_k
         hd_buf_printf(
             out, "\"delta\":{\"%s\":", kind == HD_TEXT_REASONING ? "reasoning_content" : "content");
     hd_api__put_json(out, text, len);
-    hd_buf_printf(out, "%s,\"finish_reason\":null}]", chat ? "}" : "");
+    hd_buf_puts(out, chat ? "}" : "");
+    if (kind != HD_TEXT_REASONING)
+        append_logprobs(gen, out);
+    hd_buf_puts(out, ",\"finish_reason\":null}]");
+    chunk_close(out);
+}
+
+static void begin(struct hd_api__gen *gen, struct hd_buf *out)
+{
+    if (!gen->surface->chat && gen->params.echo)
+        put_text(gen, out, HD_TEXT_ANSWER, gen->params.prompt, strlen(gen->params.prompt));
+    if (!gen->surface->chat)
+        return;
+    chunk_open(gen, out);
+    hd_buf_puts(out,
+                ",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}"
+                ",\"finish_reason\":null}]");
     chunk_close(out);
 }
 
@@ -85,8 +189,10 @@ static void end(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds)
     const char *key;
     json_t *value;
     chunk_open(gen, out);
-    hd_buf_printf(out, ",\"choices\":[{\"index\":0,%s,\"finish_reason\":\"%s\"}]",
-                  gen->surface->chat ? "\"delta\":{}" : "\"text\":\"\"", finish_reason(gen));
+    hd_buf_printf(out, ",\"choices\":[{\"index\":0,%s",
+                  gen->surface->chat ? "\"delta\":{}" : "\"text\":\"\"");
+    append_logprobs(gen, out);
+    hd_buf_printf(out, ",\"finish_reason\":\"%s\"}]", finish_reason(gen));
     json_object_foreach(grounds, key, value) append_member(out, key, json_incref(value));
     chunk_close(out);
     if (gen->params.include_usage) {
@@ -108,14 +214,32 @@ static void fail(struct hd_api__gen *gen, struct hd_buf *out, const struct hd_ap
 /* --- at once
  * -------------------------------------------------------------------------------------- */
 
+static json_t *logprobs_json(struct hd_api__gen *gen)
+{
+    struct hd_buf text;
+    hd_buf_init(&text, (size_t)1 << 28);
+    put_logprobs(gen, &text);
+    json_t *value = json_loadb(hd_buf_str(&text), text.len, JSON_DECODE_ANY, NULL);
+    hd_buf_dispose(&text);
+    return value;
+}
+
+static json_t *text_json(const struct hd_api__gen *gen)
+{
+    const struct hd_api__params *p = &gen->params;
+    if (gen->n_call && !gen->answer.len)
+        return json_null();
+    if (!p->echo)
+        return json_stringn(hd_buf_str(&gen->answer), gen->answer.len);
+    return json_pack("s+", p->prompt, hd_buf_str(&gen->answer));
+}
+
 static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
 {
     bool chat = gen->surface->chat;
     json_t *choice = json_object(), *body = json_object();
     json_object_set_new(choice, "index", json_integer(0));
-    json_t *text = gen->n_call && !gen->answer.len
-                       ? json_null()
-                       : json_stringn(hd_buf_str(&gen->answer), gen->answer.len);
+    json_t *text = text_json(gen);
     if (chat) {
         json_t *message = json_pack("{s:s,s:o}", "role", "assistant", "content", text);
         if (gen->reasoning.len)
@@ -127,7 +251,7 @@ static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
     } else {
         json_object_set_new(choice, "text", text);
     }
-    json_object_set_new(choice, "logprobs", json_null());
+    json_object_set_new(choice, "logprobs", logprobs_json(gen));
     json_object_set_new(choice, "finish_reason", json_string(finish_reason(gen)));
     json_object_set_new(body, "id", json_string(gen->id));
     json_object_set_new(body, "object", json_string(chat ? "chat.completion" : "text_completion"));
@@ -149,6 +273,7 @@ const struct hd_api__surface hd_api__chat_completions = {
     .parse = hd_api__params_chat,
     .begin = begin,
     .text = put_text,
+    .logprobs = chat_logprobs,
     .call = put_call,
     .end = end,
     .fail = fail,
@@ -163,6 +288,7 @@ const struct hd_api__surface hd_api__completions = {
     .parse = hd_api__params_completion,
     .begin = begin,
     .text = put_text,
+    .logprobs = completion_logprobs,
     .call = put_call,
     .end = end,
     .fail = fail,

@@ -15,9 +15,11 @@ enum { MAX_MESSAGES = 4096, MAX_TOKENS = 10000000, MAX_STOP_BYTES = 1000, MAX_TO
 struct raw {
     struct hd_api__params p; /* first */
     json_t *messages, *prompt, *stop, *stream_options, *logit_bias, *response_format, *tools;
-    json_t *functions, *tool_choice, *modalities, *thinking, *template_kwargs, *logprobs, *suffix;
-    const char *reasoning_effort;
-    int n, best_of, top_logprobs;
+    json_t *functions, *tool_choice, *modalities, *thinking, *template_kwargs, *logprobs;
+    json_t *parallel;
+    const char *reasoning_effort, *grammar, *suffix;
+    int best_of, top_logprobs;
+    bool has_top;
 };
 
 #define AT(member) offsetof(struct raw, member)
@@ -37,8 +39,10 @@ struct raw {
         {"frequency_penalty", KIND_FLOAT, AT(p.frequency_penalty), -2, 2, 0},                      \
         {"max_tokens", KIND_INT, AT(p.max_tokens), 1, MAX_TOKENS, 0},                              \
         {"seed", KIND_U64, AT(p.seed), -9.2e18, 9.2e18, SEEN(seed)},                               \
-        {"stop", KIND_JSON, AT(stop), 0, 0, 0}, {"n", KIND_INT, AT(n), 1, 1, 0},                   \
+        {"stop", KIND_JSON, AT(stop), 0, 0, 0}, {"n", KIND_INT, AT(p.n), 1, 1, 0},                 \
         {"logit_bias", KIND_JSON, AT(logit_bias), 0, 0, 0},                                        \
+        {"grammar", KIND_STRING, AT(grammar), 0, 0, 0},                                            \
+        {"response_format", KIND_JSON, AT(response_format), 0, 0, 0},                              \
         {"logprobs", KIND_JSON, AT(logprobs), 0, 0, 0}, {"user", KIND_ANY, 0, 0, 0, 0},            \
     {                                                                                              \
         "metadata", KIND_ANY, 0, 0, 0, 0                                                           \
@@ -49,8 +53,7 @@ static const struct hd_api__field chat_fields[] = {
     {"messages", KIND_JSON, AT(messages), 0, 0, 0},
     {"knowledge_base", KIND_STRING, AT(p.knowledge_base), 0, 0, 0},
     {"max_completion_tokens", KIND_INT, AT(p.max_completion_tokens), 1, MAX_TOKENS, 0},
-    {"top_logprobs", KIND_INT, AT(top_logprobs), 0, 0, 0},
-    {"response_format", KIND_JSON, AT(response_format), 0, 0, 0},
+    {"top_logprobs", KIND_INT, AT(top_logprobs), 0, HD_TOP_MAX, AT(has_top)},
     {"tools", KIND_JSON, AT(tools), 0, 0, 0},
     {"functions", KIND_JSON, AT(functions), 0, 0, 0},
     {"tool_choice", KIND_JSON, AT(tool_choice), 0, 0, 0},
@@ -58,7 +61,7 @@ static const struct hd_api__field chat_fields[] = {
     {"reasoning_effort", KIND_STRING, AT(reasoning_effort), 0, 0, 0},
     {"thinking", KIND_JSON, AT(thinking), 0, 0, 0},
     {"chat_template_kwargs", KIND_JSON, AT(template_kwargs), 0, 0, 0},
-    {"parallel_tool_calls", KIND_ANY, 0, 0, 0, 0},
+    {"parallel_tool_calls", KIND_JSON, AT(parallel), 0, 0, 0},
     {"prompt_cache_key", KIND_ANY, 0, 0, 0, 0},
     {"safety_identifier", KIND_ANY, 0, 0, 0, 0},
     {"service_tier", KIND_ANY, 0, 0, 0, 0},
@@ -70,7 +73,7 @@ static const struct hd_api__field completion_fields[] = {
     {"prompt", KIND_JSON, AT(prompt), 0, 0, 0},
     {"best_of", KIND_INT, AT(best_of), 1, 1, 0},
     {"echo", KIND_BOOL, AT(p.echo), 0, 0, 0},
-    {"suffix", KIND_JSON, AT(suffix), 0, 0, 0},
+    {"suffix", KIND_STRING, AT(suffix), 0, 0, 0},
 };
 
 static int unsupported(struct hd_api__fault *fault, const char *param, const char *what)
@@ -120,11 +123,14 @@ static int take_stream_options(struct raw *raw, struct hd_api__fault *fault)
 
 static int take_common(struct raw *raw, struct hd_api__fault *fault)
 {
-    if (raw->logit_bias && !(json_is_object(raw->logit_bias) && !json_object_size(raw->logit_bias)))
-        return unsupported(fault, "logit_bias", "is not supported");
-    if (raw->logprobs && !json_is_false(raw->logprobs))
-        return unsupported(fault, "logprobs", "are not supported; use `holdfast logits`");
     int rc = take_stop(raw, fault);
+    if (!rc)
+        rc = hd_api__take_bias(&raw->p, raw->logit_bias, fault);
+    if (!rc && raw->response_format)
+        rc = hd_api__take_format(&raw->p, raw->response_format, "response_format", fault);
+    if (!rc && raw->grammar)
+        rc = hd_api__take_grammar(&raw->p, raw->grammar, fault);
+    raw->p.n = raw->p.n ? raw->p.n : 1;
     return rc ? rc : take_stream_options(raw, fault);
 }
 
@@ -150,16 +156,10 @@ static bool is_string(const json_t *value, const char *text)
 
 static int refuse_unsupported(const struct raw *raw, struct hd_api__fault *fault)
 {
-    const json_t *format = json_object_get(raw->response_format, "type");
     if (raw->functions && !empty_array(raw->functions))
         return unsupported(fault, "functions", "is not supported; send tools");
-    if (raw->tool_choice && !is_string(raw->tool_choice, "none") &&
-        !is_string(raw->tool_choice, "auto"))
-        return unsupported(fault, "tool_choice",
-                           "\"none\" and \"auto\" are supported; a model cannot be made to call "
-                           "a function here");
-    if (raw->response_format && !is_string(format, "text"))
-        return unsupported(fault, "response_format", "only {\"type\":\"text\"} is supported");
+    if (raw->parallel && !json_is_boolean(raw->parallel))
+        return invalid(fault, "parallel_tool_calls", "must be true or false");
     if (raw->modalities && !(json_array_size(raw->modalities) == 1 &&
                              is_string(json_array_get(raw->modalities, 0), "text")))
         return unsupported(fault, "modalities", "only [\"text\"] is supported");
@@ -186,7 +186,7 @@ static int take_tools(struct raw *raw, struct hd_api__fault *fault)
     json_t *tool;
     char param[64];
     if (!raw->tools || empty_array(raw->tools))
-        return 0;
+        return hd_api__take_tool_choice(&raw->p, raw->tool_choice, NULL, fault);
     if (!json_is_array(raw->tools))
         return invalid(fault, "tools", "must be an array");
     if (json_array_size(raw->tools) > MAX_TOOLS)
@@ -207,8 +207,10 @@ static int take_tools(struct raw *raw, struct hd_api__fault *fault)
     }
     if (is_string(raw->tool_choice, "none"))
         return 0;
+    raw->p.one_call = json_is_false(raw->parallel);
     raw->p.tools = json_dumps(raw->tools, JSON_COMPACT);
-    return raw->p.tools ? 0 : hd_api__fault(fault, 503, NULL, NULL, "out of memory");
+    return raw->p.tools ? hd_api__take_tool_choice(&raw->p, raw->tool_choice, raw->tools, fault)
+                        : hd_api__fault(fault, 503, NULL, NULL, "out of memory");
 }
 
 /* Four spellings of "answer without a thought". */
@@ -413,6 +415,9 @@ int hd_api__params_chat_json(struct hd_api__params *out, json_t *root, struct hd
     if (!rc)
         rc = refuse_unsupported(&raw, fault);
     if (!rc)
+        rc =
+            hd_api__take_logprobs(&raw.p, raw.logprobs, raw.top_logprobs, raw.has_top, true, fault);
+    if (!rc)
         rc = take_thinking(&raw, fault);
     if (!rc)
         rc = take_tools(&raw, fault);
@@ -468,12 +473,19 @@ int hd_api__params_completion(struct hd_api__params *out, const char *body, size
     if (!rc)
         rc = take_root(&raw, completion_fields,
                        sizeof completion_fields / sizeof *completion_fields, fault);
-    if (!rc && raw.p.echo)
-        rc = unsupported(fault, "echo", "is not supported");
-    if (!rc && raw.suffix && !is_string(raw.suffix, ""))
-        rc = unsupported(fault, "suffix", "is not supported");
+    if (!rc)
+        rc = hd_api__take_logprobs(&raw.p, raw.logprobs, 0, false, false, fault);
+    if (!rc && raw.p.echo && (raw.p.logprobs || raw.suffix))
+        rc = unsupported(fault, "echo", "together with logprobs or suffix is not supported");
     if (!rc)
         rc = take_prompt(&raw, fault);
+    if (!rc && raw.p.echo && !raw.p.prompt)
+        rc = unsupported(fault, "echo", "of token ids is not supported");
+    if (!rc && raw.suffix && *raw.suffix) {
+        raw.p.suffix = raw.suffix;
+        if (!raw.p.prompt)
+            rc = unsupported(fault, "suffix", "beside token ids is not supported");
+    }
     *out = raw.p;
     return rc;
 }
@@ -490,6 +502,8 @@ void hd_api__params_dispose(struct hd_api__params *params)
     free(params->ids);
     free(params->split_model);
     free(params->tools);
+    free(params->grammar);
+    free(params->bias);
     json_decref(params->root);
     memset(params, 0, sizeof *params);
 }

@@ -44,6 +44,10 @@ struct hd_api__gen {
     json_t *calls;                   /* as OpenAI wraps them; streaming: only counted in n_call */
     size_t n_call;
     struct hd_buf event; /* scratch: what goes out next */
+    /* Log-probabilities that are not out yet, as the surface writes them: lists without brackets.
+     */
+    struct hd_buf logprobs[4];
+    size_t n_char; /* of the text that they speak of */
 };
 
 struct hd_api__tool_call {
@@ -67,6 +71,8 @@ struct hd_api__surface {
     void (*begin)(struct hd_api__gen *gen, struct hd_buf *out);
     void (*text)(struct hd_api__gen *gen, struct hd_buf *out, enum hd_text_kind kind,
                  const char *text, size_t len);
+    /* Of the next token of the answer, before its text; NULL: not asked for in this form. */
+    void (*logprobs)(struct hd_api__gen *gen, const struct hd_token_report *token);
     void (*call)(struct hd_api__gen *gen, struct hd_buf *out, const struct hd_api__tool_call *call);
     void (*end)(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds);
     void (*fail)(struct hd_api__gen *gen, struct hd_buf *out, const struct hd_api__fault *fault);

@@ -11,6 +11,7 @@
 
 #include "base/pool.h"
 #include "engine/blocks.h"
+#include "engine/constraint.h"
 #include "engine/memory.h"
 #include "engine/policy.h"
 #include "engine/sampler.h"
@@ -26,6 +27,7 @@ enum {
     HD_MAX_STOPS = 16,
     HD_MAX_STOP_BYTES = 4096,
     HD_EMBED_SEQS = 256, /* texts in one batch of an encoder */
+    HD_EXTRA_ENDS = 8,
 };
 
 /* What brings a model's weights into memory (loader.c). */
@@ -49,8 +51,9 @@ struct hd_loaded {
     struct hd_tokenizer *tokenizer; /* NULL: the model carries none */
     struct hd_model *model;
     const struct hd_hparams *hp;
-    bool add_bos;                    /* to plain prompts */
-    int32_t think_open, think_close; /* ids of <think> and </think>, or -1 */
+    bool add_bos;                                /* to plain prompts */
+    int32_t think_open, think_close;             /* ids of <think> and </think>, or -1 */
+    _Atomic(struct hd_grammar_cache *) grammars; /* made by the first request that needs it */
     int n_ctx, n_row_max, n_out_max;
     int64_t created;
     struct hd_loader loader;
@@ -101,6 +104,10 @@ struct hd_session {
     size_t n_stop;
     bool ignore_end;
     bool in_reasoning;
+    struct hd_constraint *constraint; /* NULL: the answer is free */
+    struct hd_logprobs *logprobs;     /* NULL: not asked for */
+    int32_t extra_end[HD_EXTRA_ENDS]; /* that end this text beside the model's own */
+    size_t n_extra_end;
     int32_t watch[HD_WATCH_MAX];
     size_t n_watch;
 
@@ -198,6 +205,14 @@ enum hd_err hd_loader__start(struct hd_loaded *m, int n_thread, bool background,
                              struct hd_errmsg *msg);
 void hd_loader__stop(struct hd_loaded *m);
 
+/* logprobs.c */
+struct hd_logprobs;
+enum hd_err hd_logprobs__new(struct hd_logprobs **out, int n_top, int n_vocab);
+void hd_logprobs__free(struct hd_logprobs *logprobs); /* NULL is fine */
+/* Keeps a row before it is changed; then tells the caller of the token taken from it. */
+void hd_logprobs__keep(struct hd_logprobs *logprobs, const float *logits, int n_vocab, double norm);
+void hd_logprobs__report(struct hd_logprobs *logprobs, const struct hd_session *s, int32_t id);
+
 /* scheduler.c */
 void *hd_scheduler__main(void *engine);
 int hd_scheduler__n_running(const struct hd_engine *engine); /* of all models */
@@ -211,6 +226,9 @@ bool hd_embed__step(struct hd_engine *engine, struct hd_loaded *m);
 void hd_embed__job_free(struct hd_embed_job *job);
 
 /* session.c */
+/* The next id for a row of logits, which it changes. -1 where no logit is a number, or nothing may
+ * come. norm: log of the sum of the logits' exponentials. */
+int32_t hd_session__pick(struct hd_session *s, float *logits, double norm);
 void hd_session__free(struct hd_session *s);
 /* Feeds one sampled token: records it, streams it, decides whether the session ends. */
 void hd_session__token(struct hd_engine *engine, struct hd_session *s, int32_t id);

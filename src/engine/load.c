@@ -21,6 +21,7 @@ void hd_loaded__free(struct hd_loaded *m)
     free(m->row_out);
     hd_runner_free(m->runner);
     hd_model_free(m->model);
+    hd_grammar_cache_free(atomic_load(&m->grammars));
     hd_tokenizer_free(m->tokenizer);
     hd_store_close(m->store);
     hd_policy_free(m->policy);

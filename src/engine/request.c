@@ -53,7 +53,13 @@ static enum hd_err make_ids(const struct hd_loaded *m, struct hd_ids *ids,
     } else if (r->prompt) {
         if (m->add_bos)
             hd_ids_push(ids, hd_tokenizer_bos(m->tokenizer));
-        err = hd_tokenizer_encode(m->tokenizer, ids, r->prompt, strlen(r->prompt), false);
+        if (r->suffix) {
+            err = hd_tokenizer_encode_middle(m->tokenizer, ids, r->prompt, r->suffix);
+            if (err == HD_ERR_UNSUPPORTED)
+                return hd_fail(msg, err, "suffix: %s has no tokens for filling in the middle",
+                               m->name);
+        } else
+            err = hd_tokenizer_encode(m->tokenizer, ids, r->prompt, strlen(r->prompt), false);
     } else {
         for (size_t i = 0; i < r->n_id && !ids->err; i++)
             hd_ids_push(ids, r->ids[i]);
@@ -130,9 +136,33 @@ static enum hd_err new_splitter(struct hd_session *s, const struct hd_request *r
         .stop = (const char *const *)s->stop_text,
         .n_stop = s->n_stop,
         .tools = r->tools,
+        .plain_answer = r->grammar || r->tool_choice,
     };
     s->in_reasoning = s->in_reasoning && thinks;
     return hd_splitter_new(&s->splitter, m->tokenizer, &options);
+}
+
+/* What the request wants of each token beside its text. */
+static enum hd_err new_choices(struct hd_session *s, const struct hd_request *r,
+                               struct hd_errmsg *msg)
+{
+    struct hd_loaded *m = s->model;
+    for (size_t i = 0; i < r->n_bias; i++)
+        if (r->bias[i].id < 0 || r->bias[i].id >= m->hp->n_vocab)
+            return hd_fail(msg, HD_ERR_INVALID, "logit_bias: token id %d is not in 0 … %d",
+                           r->bias[i].id, m->hp->n_vocab - 1);
+    enum hd_err err = hd_sampler_bias(s->sampler, r->bias, r->n_bias);
+    if (!err && r->logprobs)
+        err = hd_logprobs__new(&s->logprobs, r->n_top, m->hp->n_vocab);
+    if (err)
+        return hd_fail(msg, err, "request: %s", hd_err_text(err));
+    for (size_t i = 0; r->suffix && i < HD_EXTRA_ENDS; i++) {
+        int32_t id = hd_tokenizer_middle_end(m->tokenizer, i);
+        if (id >= 0)
+            s->extra_end[s->n_extra_end++] = id;
+    }
+    return hd_constraint_new(&s->constraint, &m->grammars, m->tokenizer, m->hp->n_vocab, r,
+                             s->in_reasoning, msg);
 }
 
 /* Takes over the ids of the prompt. */
@@ -167,7 +197,7 @@ static enum hd_err fill_session(struct hd_session *s, const struct hd_request *r
         hd_sampler_accept(s->sampler, s->ids[i], false);
     if (!err)
         err = new_splitter(s, r);
-    return err ? hd_fail(msg, err, "request: %s", hd_err_text(err)) : HD_OK;
+    return err ? hd_fail(msg, err, "request: %s", hd_err_text(err)) : new_choices(s, r, msg);
 }
 
 static enum hd_err check_request(const struct hd_request *r, const struct hd_callbacks *callbacks,
@@ -179,6 +209,15 @@ static enum hd_err check_request(const struct hd_request *r, const struct hd_cal
         return hd_fail(msg, HD_ERR_INVALID, "request: the number of tokens must not be negative");
     if (!(r->timeout_s >= 0 && r->timeout_s < 1e9))
         return hd_fail(msg, HD_ERR_INVALID, "request: the timeout must be 0 or more seconds");
+    if (r->n_bias > HD_BIAS_MAX)
+        return hd_fail(msg, HD_ERR_INVALID, "logit_bias: at most %d tokens", HD_BIAS_MAX);
+    for (size_t i = 0; i < r->n_bias; i++)
+        if (!(r->bias[i].bias >= -1000 && r->bias[i].bias <= 1000))
+            return hd_fail(msg, HD_ERR_INVALID, "logit_bias: values of -1000 to 1000");
+    if (r->n_top < 0 || r->n_top > HD_TOP_MAX)
+        return hd_fail(msg, HD_ERR_INVALID, "logprobs: at most %d tokens", HD_TOP_MAX);
+    if (r->suffix && !r->prompt)
+        return hd_fail(msg, HD_ERR_INVALID, "suffix: only beside a prompt of text");
     if (r->n_watch > HD_WATCH_MAX)
         return hd_fail(msg, HD_ERR_INVALID, "watch: at most %d ids", HD_WATCH_MAX);
     return hd_sampling_check(&r->sampling, msg);

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/rng.h"
 
@@ -16,6 +17,8 @@ struct hd_sampler {
     int32_t *count;    /* [n_vocab] generated */
     int32_t *distinct; /* the ids seen, so that a step need not walk the vocabulary */
     int n_distinct;
+    struct hd_logit_bias *bias; /* [n_bias] */
+    size_t n_bias;
 };
 
 static bool within(float value, float min, float max)
@@ -75,7 +78,20 @@ void hd_sampler_free(struct hd_sampler *s)
     free(s->seen);
     free(s->count);
     free(s->distinct);
+    free(s->bias);
     free(s);
+}
+
+enum hd_err hd_sampler_bias(struct hd_sampler *s, const struct hd_logit_bias *bias, size_t n)
+{
+    if (!n)
+        return HD_OK;
+    s->bias = malloc(n * sizeof *s->bias);
+    if (!s->bias)
+        return HD_ERR_NOMEM;
+    memcpy(s->bias, bias, n * sizeof *s->bias);
+    s->n_bias = n;
+    return HD_OK;
 }
 
 void hd_sampler_accept(struct hd_sampler *s, int32_t id, int is_generated)
@@ -105,6 +121,9 @@ static void penalise(const struct hd_sampler *s, float *logits)
 
 float hd_sampler_raw(const struct hd_sampler *s, int32_t id, float logit)
 {
+    for (size_t i = 0; i < s->n_bias; i++)
+        if (s->bias[i].id == id)
+            logit -= s->bias[i].bias;
     if (!s->penalties || !s->seen[id])
         return logit;
     if (s->count[id])
@@ -238,6 +257,8 @@ int32_t hd_sampler_pick(struct hd_sampler *s, float *logits, struct hd_candidate
 {
     if (s->penalties)
         penalise(s, logits);
+    for (size_t i = 0; i < s->n_bias; i++)
+        logits[s->bias[i].id] += s->bias[i].bias;
     int32_t best = argmax(logits, s->n_vocab);
     if (best < 0 || s->p.temperature <= 0)
         return best;

@@ -1,7 +1,7 @@
 /* The sampler: from a row of logits to a token.
  *
- * Order: penalties on the logits, then, unless the temperature is 0 (the largest logit, ties to
- * the lowest id), temperature, top-k, top-p over what top-k left, min-p. One random number per
+ * Order: penalties on the logits, bias, then, unless the temperature is 0 (the largest logit, ties
+ * to the lowest id), temperature, top-k, top-p over what top-k left, min-p. One random number per
  * token, so the same seed and the same logits give the same text. A sampler belongs to one session;
  * the scratch may be shared by sessions of one thread. Picking allocates nothing. */
 #ifndef HD_ENGINE_SAMPLER_H
@@ -23,6 +23,8 @@ enum hd_err hd_sampling_check(const struct hd_sampling *sampling, struct hd_errm
 enum hd_err hd_sampler_new(struct hd_sampler **out, const struct hd_sampling *sampling,
                            int n_vocab);
 void hd_sampler_free(struct hd_sampler *sampler); /* NULL is fine */
+/* Copies what is to be added to logits, behind the penalties. Ids must be within the vocabulary. */
+enum hd_err hd_sampler_bias(struct hd_sampler *sampler, const struct hd_logit_bias *bias, size_t n);
 
 /* Tells the sampler of a token in the sequence. Prompt tokens count for the repetition penalty,
  * generated ones for all three. */

@@ -154,13 +154,13 @@ static void sample(struct step *step)
         double norm = log_norm(logits, m->hp->n_vocab);
         if (s->w.n_id == s->w.n_prompt)
             report_watched(s, logits, norm);
-        int32_t id = hd_sampler_pick(s->sampler, logits, m->candidates);
-        if (id >= 0)
-            s->result.logprob += hd_sampler_raw(s->sampler, id, logits[id]) - norm;
+        int32_t id = hd_session__pick(s, logits, norm);
         if (id < 0)
             hd_session__finish(step->engine, s, HD_FINISH_ERROR, HD_ERR_INTERNAL,
-                               "generation: the model gave no number for any token (damaged "
-                               "weights?)");
+                               s->constraint
+                                   ? "grammar: no token can go on here, or it has too many states"
+                                   : "generation: the model gave no number for any token "
+                                     "(damaged weights?)");
         else
             hd_session__token(step->engine, s, id);
     }

@@ -11,6 +11,8 @@ void hd_session__free(struct hd_session *s)
         return;
     hd_splitter_free(s->splitter);
     hd_sampler_free(s->sampler);
+    hd_constraint_free(s->constraint);
+    hd_logprobs__free(s->logprobs);
     for (size_t i = 0; i < s->n_stop; i++)
         free(s->stop_text[i]);
     free(s->ids);
@@ -100,6 +102,36 @@ static void count_token(struct hd_engine *e, struct hd_session *s)
     pthread_mutex_unlock(&e->mu);
 }
 
+/* Whether the next token belongs to what the grammar is about. */
+static bool is_constrained(const struct hd_session *s)
+{
+    return s->constraint && hd_splitter_kind(s->splitter) != HD_SPLIT_REASONING;
+}
+
+int32_t hd_session__pick(struct hd_session *s, float *logits, double norm)
+{
+    struct hd_loaded *m = s->model;
+    if (s->logprobs)
+        hd_logprobs__keep(s->logprobs, logits, m->hp->n_vocab, norm);
+    if (is_constrained(s) && hd_constraint_mask(s->constraint, logits, m->hp->n_vocab))
+        return -1;
+    int32_t id = hd_sampler_pick(s->sampler, logits, m->candidates);
+    if (id >= 0)
+        s->result.logprob += hd_sampler_raw(s->sampler, id, logits[id]) - norm;
+    return id;
+}
+
+/* Whether the text ends with this id. */
+static bool is_end(const struct hd_session *s, int32_t id)
+{
+    if (s->ignore_end)
+        return false;
+    for (size_t i = 0; i < s->n_extra_end; i++)
+        if (s->extra_end[i] == id)
+            return true;
+    return hd_tokenizer_is_end(s->model->tokenizer, id);
+}
+
 void hd_session__token(struct hd_engine *e, struct hd_session *s, int32_t id)
 {
     bool stopped = false, end = false;
@@ -109,9 +141,19 @@ void hd_session__token(struct hd_engine *e, struct hd_session *s, int32_t id)
     if (s->callbacks.on_token)
         s->callbacks.on_token(s->callbacks.ud, id);
     if (s->splitter) {
-        end = !s->ignore_end && hd_tokenizer_is_end(s->model->tokenizer, id);
-        if (!end)
+        end = is_end(s, id);
+        if (!end && s->logprobs)
+            hd_logprobs__report(s->logprobs, s, id);
+        bool constrained = is_constrained(s);
+        if (!end && constrained)
+            err = hd_constraint_accept(s->constraint, id);
+        if (!end && !err)
             err = hd_splitter_push(s->splitter, id, emit, s, &stopped);
+        /* a call's mark ends a thought, and belongs to what the grammar is about */
+        if (!end && !err && s->constraint && !constrained &&
+            hd_splitter_kind(s->splitter) == HD_SPLIT_CALL)
+            err = hd_constraint_accept(s->constraint, id);
+        stopped = stopped || (s->constraint && !end && !err && hd_constraint_done(s->constraint));
     }
     count_token(e, s);
     if (err)

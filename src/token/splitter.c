@@ -132,7 +132,8 @@ static const char *pattern(const struct hd_splitter *splitter, size_t i)
 {
     bool answer = splitter->kind == HD_SPLIT_ANSWER;
     size_t n_stop = answer ? splitter->options.n_stop : 0;
-    size_t n_think = splitter->options.split_think ? 2 : 0;
+    bool plain = answer && splitter->options.plain_answer;
+    size_t n_think = splitter->options.split_think && !plain ? 2 : 0;
     if (i < n_stop)
         return splitter->options.stop[i];
     i -= n_stop;
@@ -334,6 +335,11 @@ enum hd_err hd_splitter_push(struct hd_splitter *splitter, int32_t id, hd_split_
     settle(splitter, false, fn, ud);
     *stopped = splitter->stopped;
     return HD_OK;
+}
+
+enum hd_split_kind hd_splitter_kind(const struct hd_splitter *splitter)
+{
+    return splitter->in_call ? HD_SPLIT_CALL : splitter->kind;
 }
 
 enum hd_err hd_splitter_finish(struct hd_splitter *splitter, hd_split_fn fn, void *ud)

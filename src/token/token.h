@@ -42,6 +42,12 @@ int32_t hd_tokenizer_special(const struct hd_tokenizer *tok, const char *text);
  * plain text (all user, tool and document text). Bytes that are not UTF-8 become U+FFFD first. */
 enum hd_err hd_tokenizer_encode(const struct hd_tokenizer *tok, struct hd_ids *out,
                                 const char *text, size_t len, bool special);
+/* Appends a prompt for the text between prefix and suffix, in the model's own tokens for that.
+ * UNSUPPORTED where it has none. */
+enum hd_err hd_tokenizer_encode_middle(const struct hd_tokenizer *tok, struct hd_ids *out,
+                                       const char *prefix, const char *suffix);
+/* The i-th of the tokens that end such a text beside the usual ones, or -1. */
+int32_t hd_tokenizer_middle_end(const struct hd_tokenizer *tok, size_t i);
 /* Appends the bytes of one token (may be part of a character). Unknown ids append nothing;
  * control tokens append their text only if `special`. */
 enum hd_err hd_tokenizer_piece(const struct hd_tokenizer *tok, struct hd_buf *out, int32_t id,
@@ -140,6 +146,8 @@ typedef void (*hd_split_fn)(enum hd_split_kind kind, const char *text, size_t le
 struct hd_split_options {
     bool starts_in_think;
     bool split_think;        /* false: everything is answer, <think> is text */
+    bool plain_answer;       /* an answer, once begun, opens and closes no thought: it follows a
+                              * grammar */
     const char *const *stop; /* stop strings, looked for in the answer; borrowed */
     size_t n_stop;
     const char *tools; /* JSON list of functions that may be called, as in OpenAI's API, or NULL */
@@ -151,6 +159,8 @@ void hd_splitter_free(struct hd_splitter *splitter);
 /* Emits what is certain. *stopped becomes true at a stop string. */
 enum hd_err hd_splitter_push(struct hd_splitter *splitter, int32_t id, hd_split_fn fn, void *ud,
                              bool *stopped);
+/* What the next character belongs to. */
+enum hd_split_kind hd_splitter_kind(const struct hd_splitter *splitter);
 /* Emits what was held back; an unfinished character becomes U+FFFD. */
 enum hd_err hd_splitter_finish(struct hd_splitter *splitter, hd_split_fn fn, void *ud);
 

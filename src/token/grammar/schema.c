@@ -18,13 +18,13 @@
     "([1-9a-fA-F] hex | \"0\" [1-9a-fA-F]))\n"                                                     \
     "hex ::= [0-9a-fA-F]\n"                                                                        \
     "string ::= \"\\\"\" char* \"\\\"\"\n"                                                         \
-    "ws ::= \"\" | \" \" | \"\\n\" [ \\t]{0,20}\n"                                                 \
+    "ws ::= \"\" | \" \" | \"\\n\" (\" \"{0,20} | \"\\t\"{1,6})\n"                                 \
     "digits ::= \"0\" | [1-9] [0-9]{0,15}\n"                                                       \
     "integer ::= digits | \"-\" [1-9] [0-9]{0,15}\n"                                               \
     "number ::= \"-\"? digits (\".\" [0-9]{1,16})? ([eE] [+-]? [0-9]{1,2})?\n"                     \
-    "array ::= \"[\" ws (value (ws \",\" ws value)* ws)? \"]\"\n"                                  \
-    "member ::= string ws \":\" ws value\n"                                                        \
-    "object ::= \"{\" ws (member (ws \",\" ws member)* ws)? \"}\"\n"                               \
+    "array ::= \"[\" ws (value (\",\" ws value)* ws)? \"]\"\n"                                     \
+    "member ::= string \":\" \" \"? value\n"                                                       \
+    "object ::= \"{\" ws (member (\",\" ws member)* ws)? \"}\"\n"                                  \
     "value ::= object | array | string | number | \"true\" | \"false\" | \"null\"\n"
 
 const char hd_grammar__json[] = JSON_RULES;
@@ -226,14 +226,13 @@ static void put_rest(const struct hd_grammar__schema *sc, struct hd_buf *out, co
         return;
     if (!n) {
         hd_buf_printf(out, " (%s%d", sc->prefix, a->item);
-        hd_buf_printf(out, " (ws \",\" ws %s%d){%" PRId64 ",", sc->prefix, a->item,
-                      min ? min - 1 : 0);
+        hd_buf_printf(out, " (\",\" ws %s%d){%" PRId64 ",", sc->prefix, a->item, min ? min - 1 : 0);
         if (max >= 0)
             hd_buf_printf(out, "%" PRId64, max - 1);
         hd_buf_puts(out, min ? "} ws)" : "} ws)?");
         return;
     }
-    hd_buf_printf(out, " (ws \",\" ws %s%d){%" PRId64 ",", sc->prefix, a->item, min);
+    hd_buf_printf(out, " (\",\" ws %s%d){%" PRId64 ",", sc->prefix, a->item, min);
     if (max >= 0)
         hd_buf_printf(out, "%" PRId64, max);
     hd_buf_puts(out, "}");
@@ -253,7 +252,7 @@ static enum hd_err put_prefix(struct hd_grammar__schema *sc, struct hd_buf *out,
     }
     snprintf(name, sizeof name, "prefixItems/%zu", i);
     hd_buf_init(&body, HD_GRAMMAR_MAX_TEXT);
-    hd_buf_puts(&body, i ? " ws \",\" ws " : " ");
+    hd_buf_puts(&body, i ? " \",\" ws " : " ");
     enum hd_err err = put_part(sc, &body, name, json_array_get(a->prefix, i));
     if (!err)
         err = put_prefix(sc, &body, a, i + 1);
@@ -376,7 +375,7 @@ static enum hd_err member_rules(struct hd_grammar__schema *sc, struct object *o)
         hd_buf_printf(sc->out, "%s%d ::= ", sc->prefix, m->rule);
         err = key ? hd_grammar__put_value(sc->out, key) : HD_ERR_NOMEM;
         json_decref(key);
-        hd_buf_printf(sc->out, " ws \":\" ws %s%d\n", sc->prefix, value);
+        hd_buf_printf(sc->out, " \":\" \" \"? %s%d\n", sc->prefix, value);
     }
     return err;
 }
@@ -403,7 +402,7 @@ static enum hd_err extra_rule(struct hd_grammar__schema *sc, struct object *o)
     free(names);
     o->extra_rule = sc->number++;
     return err ? err
-               : hd_buf_printf(sc->out, "%s%d ::= \"\\\"\" %s%d ws \":\" ws %s%d\n", sc->prefix,
+               : hd_buf_printf(sc->out, "%s%d ::= \"\\\"\" %s%d \":\" \" \"? %s%d\n", sc->prefix,
                                o->extra_rule, sc->prefix, other, sc->prefix, value);
 }
 
@@ -417,13 +416,13 @@ static void put_extras(const struct hd_grammar__schema *sc, struct hd_buf *out,
         return;
     }
     if (first) {
-        hd_buf_printf(out, "(%s%d (ws \",\" ws %s%d){%" PRId64 ",", p, o->extra_rule, p,
-                      o->extra_rule, min ? min - 1 : 0);
+        hd_buf_printf(out, "(%s%d (\",\" ws %s%d){%" PRId64 ",", p, o->extra_rule, p, o->extra_rule,
+                      min ? min - 1 : 0);
         if (max > 0)
             hd_buf_printf(out, "%" PRId64, max - 1);
         hd_buf_puts(out, min ? "} ws)" : "} ws)?");
     } else {
-        hd_buf_printf(out, "(ws \",\" ws %s%d)* ws", p, o->extra_rule);
+        hd_buf_printf(out, "(\",\" ws %s%d)* ws", p, o->extra_rule);
     }
 }
 
@@ -448,7 +447,7 @@ static void member_chain(struct hd_grammar__schema *sc, struct hd_buf *out, cons
         const struct member *m = &o->member[i];
         int next = sc->number;
         sc->number += 2;
-        hd_buf_printf(sc->out, "%s%d ::= ws \",\" ws %s%d %s%d", p, next, p, m->rule, p, behind);
+        hd_buf_printf(sc->out, "%s%d ::= \",\" ws %s%d %s%d", p, next, p, m->rule, p, behind);
         if (!m->required)
             hd_buf_printf(sc->out, " | %s%d", p, behind);
         hd_buf_printf(sc->out, "\n%s%d ::= %s%d %s%d", p, next + 1, p, m->rule, p, behind);

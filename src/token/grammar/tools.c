@@ -6,7 +6,7 @@
 #include "token/grammar/grammar_impl.h"
 #include "token/token_impl.h"
 
-enum { MOST_CALLS = 16 };
+enum { MOST_CALLS = 8 };
 
 /* A mark of a call: its token, or its text where the vocabulary has no such token. */
 static void put_mark(struct hd_buf *out, const struct hd_tokenizer *tok, const char *mark)

@@ -96,7 +96,8 @@ static void prepare(struct run *r, uint32_t seed, size_t n, int n_max)
 
 static enum hd_err submit(struct hd_engine *e, struct run *r, struct hd_errmsg *msg)
 {
-    const struct hd_callbacks callbacks = {on_text, on_token, on_done, r};
+    const struct hd_callbacks callbacks = {
+        .on_text = on_text, .on_token = on_token, .on_done = on_done, .ud = r};
     return hd_engine_submit(e, &r->id, &r->request, &callbacks, msg);
 }
 
