@@ -164,6 +164,7 @@ struct hd_result {
         n_reasoning; /* tokens; n_cached of the prompt were reused */
     double
         logprob; /* sum over the generated tokens, natural log, before temperature and penalties */
+    double min_logprob; /* of the least likely generated token */
     float watch_logprob[HD_WATCH_MAX];
     double queue_s, prefill_s, decode_s, ttft_s; /* ttft from submission to first token */
 };

@@ -1,4 +1,5 @@
 /* What happens to a session token by token, and its end. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -116,8 +117,11 @@ int32_t hd_session__pick(struct hd_session *s, float *logits, double norm)
     if (is_constrained(s) && hd_constraint_mask(s->constraint, logits, m->hp->n_vocab))
         return -1;
     int32_t id = hd_sampler_pick(s->sampler, logits, m->candidates);
-    if (id >= 0)
-        s->result.logprob += hd_sampler_raw(s->sampler, id, logits[id]) - norm;
+    if (id >= 0) {
+        double logprob = hd_sampler_raw(s->sampler, id, logits[id]) - norm;
+        s->result.logprob += logprob;
+        s->result.min_logprob = fmin(s->result.min_logprob, logprob);
+    }
     return id;
 }
 

@@ -12,21 +12,27 @@
 enum { MAX_PASSAGE = 16, MAX_TEXT = 1 << 20, ANSWER_TOKENS = 96, N_WATCH = 4 };
 enum { N_DEMO = HD_KB__N_DEMO, MAX_MESSAGES = 4 * N_DEMO + 3 };
 
-/* The log-odds that a passage holds the answer: logistic regressions on readings of 139 questions
- * (five reading sets and the sample handbook, each question also without its passage), each set
- * left out in turn to check them (docs/knowledge-base.md). How much of the question's wording a
- * passage shares is left out on purpose: it refuses paraphrases. */
+/* Two logistic regressions, on readings of questions of five reading sets and of the sample
+ * handbook, each question also without its passage, each set left out in turn to check them
+ * (docs/knowledge-base.md): the log-odds that a passage holds the answer, before one is asked for,
+ * and that the answer is right, once it is there. How much of the question's wording a passage
+ * shares is left out on purpose: it refuses paraphrases. */
 struct weights {
-    double bias, han; /* han: added where the question is Chinese */
-    double relative;  /* of the passage's score to the best one's */
-    double yes;       /* log-odds of yes against no */
-    double given;     /* log-odds from which on an answer is given */
+    double bias, han;  /* han: added where the question is Chinese */
+    double relative;   /* of the passage's score to the best one's */
+    double yes;        /* log-odds of yes against no */
+    double asked;      /* log-odds from which on an answer is asked for */
+    double told;       /* the answer's: constant, */
+    double told_odds;  /* by its passage's, */
+    double told_least; /* by the log-probability of its least likely token */
+    double given;      /* log-odds from which on it is given */
 };
-static const struct weights small_weights = {-3.2, -0.85, 5.4, 1.95, 0.6},
-                            weights_1b = {-3.7, -1.85, 3.0, 2.2, -0.6};
-enum { SMALL_EMBD = 1200 };      /* models narrower than this are small */
-static const double yes_max = 5; /* beyond which yes, or no, says no more */
-static const double sure = 3.5;  /* log-odds at which reading stops early */
+static const struct weights small_weights = {-3.2, -0.85, 5.4, 1.95, 0.6, 0, 1, 0, 0.6},
+                            weights_1b = {-3.7, -1.85, 3.0, 2.2, -2.5, 1.2, 0.39, 1.41, -0.4};
+enum { SMALL_EMBD = 1200 };        /* models narrower than this are small */
+static const double yes_max = 5;   /* beyond which yes, or no, says no more */
+static const double least_max = 3; /* beyond which an unlikely token says no more */
+static const double sure = 3.5;    /* log-odds at which reading stops early */
 
 enum state { CHECKING, ANSWERING, DONE };
 
@@ -54,6 +60,7 @@ struct hd_kb__reader {
     struct hd_message messages[MAX_MESSAGES];
     size_t n_demo_message; /* the first ones of them */
     struct hd_buf answer;
+    double told; /* log-odds that the last answer is right; NAN = none was asked for */
     struct hd_request request;
     struct hd_result total;
 };
@@ -174,6 +181,7 @@ enum hd_err hd_kb__reader_new(struct hd_kb__reader **out, const struct hd_kb__re
     if (!reader)
         return HD_ERR_NOMEM;
     hd_buf_init(&reader->answer, MAX_TEXT);
+    reader->told = NAN;
     struct hd_model_info info;
     bool known = !hd_engine_model_find(o->engine, o->model, &info);
     reader->weights = known && info.n_embd < SMALL_EMBD ? &small_weights : &weights_1b;
@@ -281,7 +289,7 @@ static size_t best_passage(const struct hd_kb__reader *reader)
 static void begin_answer(struct hd_kb__reader *reader)
 {
     size_t best = best_passage(reader);
-    if (best == reader->n || reader->passages[best].odds < reader->weights->given) {
+    if (best == reader->n || reader->passages[best].odds < reader->weights->asked) {
         reader->state = DONE;
         return;
     }
@@ -306,6 +314,24 @@ static void trim(struct hd_buf *text)
     text->data[text->len] = '\0';
 }
 
+/* A refusal sends to the next passage, an answer that the model was not sure of is kept back. */
+static void weigh_answer(struct hd_kb__reader *reader, const struct hd_result *result)
+{
+    const struct weights *w = reader->weights;
+    const double least = fmax(result->min_logprob, -least_max);
+    trim(&reader->answer);
+    if (!reader->answer.len || hd_kb__is_refusal(hd_buf_str(&reader->answer), reader->answer.len)) {
+        hd_buf_clear(&reader->answer);
+        begin_answer(reader);
+        return;
+    }
+    reader->told =
+        w->told + w->told_odds * reader->passages[reader->at].odds + w->told_least * least;
+    if (reader->told < w->given)
+        hd_buf_clear(&reader->answer);
+    reader->state = DONE;
+}
+
 const struct hd_request *hd_kb__reader_next(struct hd_kb__reader *reader,
                                             const struct hd_result *result)
 {
@@ -321,14 +347,7 @@ const struct hd_request *hd_kb__reader_next(struct hd_kb__reader *reader,
         else
             begin_answer(reader);
     } else if (reader->state == ANSWERING) {
-        trim(&reader->answer);
-        if (!reader->answer.len ||
-            hd_kb__is_refusal(hd_buf_str(&reader->answer), reader->answer.len)) {
-            hd_buf_clear(&reader->answer);
-            begin_answer(reader);
-        } else {
-            reader->state = DONE;
-        }
+        weigh_answer(reader, result);
     }
     return hd_kb__reader_request(reader);
 }
@@ -343,9 +362,9 @@ void hd_kb__reader_result(const struct hd_kb__reader *reader, struct hd_kb__read
             best = reader->passages[i].odds;
             out->passage = i;
         }
-    if (out->found) {
+    if (!isnan(reader->told)) {
         out->passage = reader->at;
-        best = reader->passages[reader->at].odds;
+        best = reader->told;
     }
     out->probability = 1 / (1 + exp(-best));
 }

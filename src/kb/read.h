@@ -46,7 +46,7 @@ struct hd_kb__reading {
     bool found;
     size_t passage;         /* index into hits, the best even where nothing was found */
     const char *answer;     /* trimmed, without marks; "" where not found */
-    double probability;     /* that the passage holds the answer */
+    double probability;     /* that the answer is right; of none, that a passage holds it */
     struct hd_result total; /* tokens and times of all requests; ttft to the answer's first token */
 };
 /* Once done. The strings are the reader's. */

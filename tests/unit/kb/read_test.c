@@ -75,6 +75,14 @@ static const struct hd_request *answer(struct hd_kb__reader *reader, const char 
     return hd_kb__reader_next(reader, &result);
 }
 
+/* As answer(), one token of which the model thought unlikely. */
+static const struct hd_request *unsure_answer(struct hd_kb__reader *reader, const char *text)
+{
+    struct hd_result result = {.finish = HD_FINISH_STOP, .n_generated = 9, .min_logprob = -4};
+    hd_kb__reader_feed(reader, text, strlen(text));
+    return hd_kb__reader_next(reader, &result);
+}
+
 static const char *last_said(const struct hd_request *request, size_t back)
 {
     return request->messages[request->n_message - 1 - back].content;
@@ -133,6 +141,22 @@ static void test_the_most_probable_answers(void **state)
     hd_kb__reader_free(reader);
 }
 
+/* The passage seemed to hold it, but the model guessed a word. */
+static void test_an_unsure_answer_is_kept_back(void **state)
+{
+    struct hd_kb__reading reading;
+    struct hd_kb__reader *reader = start(*state, "How long is the warranty?");
+    assert_non_null(reply(reader, 2));
+    assert_non_null(reply(reader, -5));
+    assert_non_null(reply(reader, -5));
+    assert_null(unsure_answer(reader, "It lasts 24 months."));
+    hd_kb__reader_result(reader, &reading);
+    assert_false(reading.found);
+    assert_string_equal(reading.answer, "");
+    assert_true(reading.probability < 0.3);
+    hd_kb__reader_free(reader);
+}
+
 static void test_an_error_ends_it(void **state)
 {
     struct hd_kb__reader *reader = start(*state, "How long is the warranty?");
@@ -180,6 +204,7 @@ int main(void)
         cmocka_unit_test(test_a_sure_passage_ends_the_reading),
         cmocka_unit_test(test_nothing_is_found),
         cmocka_unit_test(test_the_most_probable_answers),
+        cmocka_unit_test(test_an_unsure_answer_is_kept_back),
         cmocka_unit_test(test_an_error_ends_it),
         cmocka_unit_test(test_words_that_begin_alike),
         cmocka_unit_test(test_wording_follows_the_question),
