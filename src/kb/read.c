@@ -27,7 +27,7 @@ struct weights {
     double told_least; /* by the log-probability of its least likely token */
     double given;      /* log-odds from which on it is given */
 };
-static const struct weights small_weights = {-3.2, -0.85, 5.4, 1.95, 0.6, 0, 1, 0, 0.6},
+static const struct weights small_weights = {-3.2, -0.85, 5.4, 1.95, 0.6, 1.8, 0, 1.3, -0.3},
                             weights_1b = {-3.7, -1.85, 3.0, 2.2, -2.5, 1.2, 0.39, 1.41, -0.4};
 enum { SMALL_EMBD = 1200 };        /* models narrower than this are small */
 static const double yes_max = 5;   /* beyond which yes, or no, says no more */

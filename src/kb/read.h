@@ -6,7 +6,9 @@
  * same; "yes" against "no" at the first token is weighed (one token, no text). That and how near
  * the passage's score comes to the best one's give a probability; reading stops early at a sure
  * one. The most probable passage, if it is probable enough, is answered from in the same
- * conversation, so that this costs little more than the instruction. */
+ * conversation, so that this costs little more than the instruction. How likely the model found the
+ * least likely word of its answer tells whether it read that word or guessed it; an answer that was
+ * guessed is not given. */
 #ifndef HD_KB_READ_H
 #define HD_KB_READ_H
 

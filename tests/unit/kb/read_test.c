@@ -104,7 +104,7 @@ static void test_a_sure_passage_ends_the_reading(void **state)
     assert_true(reading.found);
     assert_int_equal(reading.passage, 0);
     assert_string_equal(reading.answer, "It lasts 36 months.");
-    assert_true(reading.probability > 0.95);
+    assert_true(reading.probability > 0.8);
     assert_int_equal(reading.total.n_prompt, 220);
     assert_int_equal(reading.total.n_generated, 10);
     hd_kb__reader_free(reader);
@@ -146,9 +146,7 @@ static void test_an_unsure_answer_is_kept_back(void **state)
 {
     struct hd_kb__reading reading;
     struct hd_kb__reader *reader = start(*state, "How long is the warranty?");
-    assert_non_null(reply(reader, 2));
-    assert_non_null(reply(reader, -5));
-    assert_non_null(reply(reader, -5));
+    assert_non_null(reply(reader, 5));
     assert_null(unsure_answer(reader, "It lasts 24 months."));
     hd_kb__reader_result(reader, &reading);
     assert_false(reading.found);
