@@ -25,7 +25,8 @@ SKIP_STATUS = 77
 FUZZ_SECONDS = 60          # shared by all targets
 MODELS = ["qwen2.5-coder:0.5b", "qwen2.5-coder:1.5b", "smollm2", "e5-small", "minilm",
           "r1-7b-head"]    # the last one from the tests' own catalogue
-PYTHON_PACKAGES = ["gguf"]
+PYTHON_PACKAGES = ["gguf", "openai", "anthropic", "ollama", "schemathesis"]
+NODE_PACKAGES = ["openai"]
 
 
 class Report:
@@ -166,6 +167,19 @@ def python_packages(report):
         os.rename(folder + ".part", folder)
 
 
+def node_packages(report):
+    """The same for Node."""
+    name, folder = f"node packages: {', '.join(NODE_PACKAGES)}", os.path.abspath(f"{LOGS}/node")
+    os.environ["NODE_PATH"] = f"{folder}/node_modules"
+    if os.path.isdir(folder) or not report.wanted(name):
+        return
+    os.makedirs(LOGS, exist_ok=True)
+    shutil.rmtree(folder + ".part", ignore_errors=True)
+    if step(report, name, ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder + ".part",
+                           *NODE_PACKAGES], 600):
+        os.rename(folder + ".part", folder)
+
+
 def pull_models(report):
     for model in MODELS:
         step(report, f"pull: {model}", ["build/release/holdfast", "pull", model, "--catalogue",
@@ -192,6 +206,7 @@ def main():
         if not options.quick:
             pull_models(report)
         python_packages(report)
+        node_packages(report)
         ctest(report, "release", 1500)
     if not options.quick:
         formatting(report)

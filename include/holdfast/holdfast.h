@@ -302,6 +302,9 @@ enum hd_err hd_engine_draft_logits(struct hd_engine *engine, const char *model, 
 /* Ids of plain text (special tokens in it are plain text). *ids is owned. */
 enum hd_err hd_engine_tokenize(struct hd_engine *engine, const char *model, const char *text,
                                size_t len, int32_t **ids, size_t *n, struct hd_errmsg *msg);
+/* Tokens of a request's prompt as hd_engine_submit would make it. */
+enum hd_err hd_engine_count_tokens(struct hd_engine *engine, size_t *n,
+                                   const struct hd_request *request, struct hd_errmsg *msg);
 enum hd_err hd_engine_detokenize(struct hd_engine *engine, const char *model, const int32_t *ids,
                                  size_t n, char **text, struct hd_errmsg *msg);
 

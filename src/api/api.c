@@ -34,6 +34,16 @@ static void show_file(struct hd_http_request *request, void *ud)
 static const struct hd_http_route routes[] = {
     {"POST", "/v1/chat/completions", hd_api__generate, ROUTE_GENERATE},
     {"POST", "/v1/completions", hd_api__generate, ROUTE_GENERATE},
+    {"POST", "/v1/responses", hd_api__generate, ROUTE_GENERATE},
+    {"POST", "/v1/messages", hd_api__generate, ROUTE_GENERATE},
+    {"POST", "/v1/messages/count_tokens", hd_api__count_tokens, ROUTE_WORK},
+    {"POST", "/api/chat", hd_api__generate, ROUTE_GENERATE},
+    {"POST", "/api/generate", hd_api__generate, ROUTE_GENERATE},
+    {"POST", "/api/embed", hd_api__embed, ROUTE_WORK},
+    {"GET", "/api/tags", hd_api__ollama_tags, ROUTE_READ},
+    {"GET", "/api/ps", hd_api__ollama_tags, ROUTE_READ},
+    {"POST", "/api/show", hd_api__ollama_show, ROUTE_READ},
+    {"GET", "/api/version", hd_api__ollama_version, ROUTE_OPEN},
     {"POST", "/v1/embeddings", hd_api__embed, ROUTE_WORK},
     {"POST", "/v1/rerank", hd_api__embed, ROUTE_WORK},
     {"GET", "/v1/streams/{id}", hd_api__generate, ROUTE_WORK},
@@ -70,9 +80,10 @@ static const struct hd_http_header headers[] = {
     {"Cache-Control", "no-store"},
 };
 
-static void error_body(struct hd_buf *out, int status, const char *message, void *ud)
+static void error_body(struct hd_buf *out, const char *path, int status, const char *message,
+                       void *ud)
 {
-    hd_api__put_error(out, status,
+    hd_api__put_error(out, path, status,
                       status == 404   ? "not_found"
                       : status == 405 ? "method_not_allowed"
                       : status == 413 ? "body_too_large"

@@ -133,8 +133,10 @@ int hd_api__fault_err(struct hd_api__fault *fault, enum hd_err err, const struct
 
 void hd_api__put_json(struct hd_buf *out, const char *text, size_t len); /* with quotes */
 void hd_api__put_dump(struct hd_buf *out, json_t *value); /* steals value; null without one */
-void hd_api__put_error(struct hd_buf *out, int status, const char *code, const char *param,
-                       const char *message); /* {"error":{…}} */
+/* In the form that clients of this address expect: OpenAI's {"error":{"message",…}}, below
+ * /v1/messages Anthropic's, below /api/ Ollama's. */
+void hd_api__put_error(struct hd_buf *out, const char *path, int status, const char *code,
+                       const char *param, const char *message);
 void hd_api__reply_fault(struct hd_api *api, struct hd_http_request *request,
                          const struct hd_api__fault *fault);
 /* Steals body; NULL answers 503. */
@@ -151,6 +153,16 @@ struct hd_api__field {
     double min, max; /* INT, U64 and FLOAT, inclusive */
     size_t seen;     /* offset of a bool that becomes true, or 0 */
 };
+struct hd_api__schema { /* the fields of a request's body */
+    const struct hd_api__field *fields;
+    size_t n;
+};
+extern const struct hd_api__schema hd_api__chat_schema, hd_api__completion_schema,
+    hd_api__responses_schema, hd_api__anthropic_schema, hd_api__anthropic_count_schema,
+    hd_api__ollama_chat_schema, hd_api__ollama_generate_schema, hd_api__ollama_show_schema,
+    hd_api__embeddings_schema, hd_api__rerank_schema, hd_api__ollama_embed_schema,
+    hd_api__tokenize_schema, hd_api__detokenize_schema, hd_api__kb_create_schema,
+    hd_api__kb_add_schema, hd_api__kb_search_schema;
 /* A JSON object, duplicate keys refused, at most 64 levels deep. */
 int hd_api__parse(json_t **out, const char *body, size_t len, struct hd_api__fault *fault);
 /* Fills `out` from the object; null counts as absent; what the table lacks is refused by name.
@@ -163,7 +175,8 @@ int hd_api__fields(json_t *object, const struct hd_api__field *fields, size_t n,
 
 enum { HD_API_MAX_STOP = 4 };
 struct hd_api__params {
-    json_t *root; /* owned; most pointers below borrow from it */
+    json_t *root;     /* owned; most pointers below borrow from it */
+    json_t *original; /* owned; the request as it came, where root is a translation of it */
     const char *model;
     const char *knowledge_base; /* NULL: not grounded */
     char *split_model;          /* owned: MODEL of "MODEL@NAME" */
@@ -198,6 +211,8 @@ int hd_api__params_chat(struct hd_api__params *out, const char *body, size_t len
 int hd_api__params_chat_json(struct hd_api__params *out, json_t *root, struct hd_api__fault *fault);
 int hd_api__params_completion(struct hd_api__params *out, const char *body, size_t len,
                               struct hd_api__fault *fault);
+int hd_api__params_completion_json(struct hd_api__params *out, json_t *root,
+                                   struct hd_api__fault *fault);
 /* choice_params.c. For all: JSON that is NULL counts as absent, strings are borrowed. */
 int hd_api__take_format(struct hd_api__params *p, const json_t *format, const char *param,
                         struct hd_api__fault *fault);
@@ -214,8 +229,20 @@ int hd_api__params_split(struct hd_api__params *params, struct hd_engine *engine
                          struct hd_api__fault *fault);
 /* Sampling as asked, the rest by what suits the model. */
 struct hd_sampling hd_api__params_sampling(const struct hd_api__params *params, bool thinks);
+/* What the engine is asked; everything is borrowed from params, info and who. */
+void hd_api__params_request(const struct hd_api__params *params, const struct hd_model_info *info,
+                            const struct hd_principal *who, struct hd_request *out);
+/* The named language model, or the first one; NULL or "" for that. */
+int hd_api__find_language(struct hd_api *api, const char *name, struct hd_model_info *info,
+                          struct hd_api__fault *fault);
+/* From an error of submitting; param: the field that holds the prompt. */
+int hd_api__submit_fault(enum hd_err err, const struct hd_errmsg *msg, const char *param,
+                         struct hd_api__fault *fault);
 /* Whether a language model is loaded. */
 bool hd_api__has_language(struct hd_engine *engine);
+/* A loaded model by name; Ollama's clients add ":latest" to a name without a tag. */
+enum hd_err hd_api__model_find(struct hd_engine *engine, const char *name,
+                               struct hd_model_info *out);
 /* Whether a model name means "no model: quote only". */
 bool hd_api__is_none(const char *model);
 
@@ -295,8 +322,12 @@ int hd_api__retry_after(struct hd_api *api);
  */
 
 void hd_api__generate(struct hd_http_request *request, void *ud); /* generate.c */
-void hd_api__embed(struct hd_http_request *request, void *ud);    /* embed_routes.c */
-void hd_api__models(struct hd_http_request *request, void *ud);   /* model_routes.c */
+void hd_api__count_tokens(struct hd_http_request *request, void *ud);
+void hd_api__ollama_tags(struct hd_http_request *request, void *ud); /* ollama_routes.c */
+void hd_api__ollama_show(struct hd_http_request *request, void *ud);
+void hd_api__ollama_version(struct hd_http_request *request, void *ud);
+void hd_api__embed(struct hd_http_request *request, void *ud);  /* embed_routes.c */
+void hd_api__models(struct hd_http_request *request, void *ud); /* model_routes.c */
 void hd_api__model(struct hd_http_request *request, void *ud);
 void hd_api__tokenize(struct hd_http_request *request, void *ud);
 void hd_api__detokenize(struct hd_http_request *request, void *ud);

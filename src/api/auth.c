@@ -49,18 +49,26 @@ enum hd_err hd_api__auth_init(struct hd_api *api, struct hd_errmsg *msg)
     return err;
 }
 
-/* Whose key a request carries. Digests are compared, in constant time, so that neither length nor
- * prefix shows. Without any key set, everyone is the local user. */
-static bool find_principal(struct hd_principal *out, const struct hd_api *api,
-                           const char *authorization)
+/* The key that a request carries, or NULL: Authorization as OpenAI's clients send it, or x-api-key
+ * as Anthropic's do. Inside a hook or handler. */
+static const char *key_of(struct hd_http_request *request)
+{
+    const char *authorization = hd_http_request_header(request, "Authorization");
+    if (authorization && !strncasecmp(authorization, "Bearer ", 7))
+        return authorization + 7 + strspn(authorization + 7, " ");
+    return hd_http_request_header(request, "x-api-key");
+}
+
+/* Whose key it is. Digests are compared, in constant time, so that neither length nor prefix shows.
+ * Without any key set, everyone is the local user. */
+static bool find_principal(struct hd_principal *out, const struct hd_api *api, const char *key)
 {
     char digest[65];
     *out = HD_PRINCIPAL_LOCAL;
     if (!api->has_key)
         return true;
-    if (!authorization || strncasecmp(authorization, "Bearer ", 7))
+    if (!key)
         return false;
-    const char *key = authorization + 7 + strspn(authorization + 7, " ");
     if (hd_sha256_hex(digest, key, strlen(key)))
         return false;
     if (api->key_digest[0] && !CRYPTO_memcmp(digest, api->key_digest, 64)) {
@@ -95,11 +103,13 @@ static int check_key(const struct hd_api *api, struct hd_http_request *request,
 {
     const char *authorization = hd_http_request_header(request, "Authorization");
     struct hd_principal who;
-    if (find_principal(&who, api, authorization))
+    if (find_principal(&who, api, key_of(request)))
         return 0;
     return hd_api__fault(fault, 401, "invalid_api_key", NULL,
-                         authorization ? "the API key is wrong"
-                                       : "an API key is needed: Authorization: Bearer KEY");
+                         authorization || key_of(request)
+                             ? "the API key is wrong"
+                             : "an API key is needed: Authorization: Bearer KEY, "
+                               "or x-api-key: KEY");
 }
 
 static int check_room(struct hd_api *api, int kind, struct hd_api__fault *fault,
@@ -149,6 +159,6 @@ void hd_api__before(struct hd_http_request *request, void *ud)
 struct hd_principal hd_api__principal(struct hd_api *api, struct hd_http_request *request)
 {
     struct hd_principal who;
-    find_principal(&who, api, hd_http_request_header(request, "Authorization"));
+    find_principal(&who, api, key_of(request));
     return who;
 }

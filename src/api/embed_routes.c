@@ -1,5 +1,5 @@
-/* Vectors and scores: POST /v1/embeddings (OpenAI's form) and POST /v1/rerank (Jina's and
- * Cohere's).
+/* Vectors and scores: POST /v1/embeddings (OpenAI's form), POST /api/embed (Ollama's) and POST
+ * /v1/rerank (Jina's and Cohere's).
  *
  *   worker         parse, submit
  *   engine thread  on_done: hands the result to a worker
@@ -24,12 +24,12 @@ struct embed_params {
     const char *model, *encoding_format, *input_type, *query;
     json_t *input, *documents;
     int dimensions, top_n;
-    bool has_top_n, return_documents;
+    bool has_top_n, return_documents, truncate, has_truncate;
 };
 
 struct embed_call {
     struct hd_api__call call; /* first */
-    bool rerank;
+    bool rerank, ollama;
     double started;
     json_t *root; /* owned; params and texts borrow from it */
     struct embed_params params;
@@ -51,6 +51,7 @@ static void embed_init(struct hd_api__call *call)
 {
     struct embed_call *e = (struct embed_call *)call;
     e->rerank = !strcmp(hd_http_request_pattern(call->http), "/v1/rerank");
+    e->ollama = !strcmp(hd_http_request_pattern(call->http), "/api/embed");
     e->started = hd_clock_seconds();
     pthread_mutex_init(&e->mu, NULL);
 }
@@ -117,6 +118,24 @@ static void put_embeddings(struct embed_call *e, struct hd_buf *out)
     hd_api__put_json(out, e->model, strlen(e->model));
     hd_buf_printf(out, ",\"usage\":{\"prompt_tokens\":%llu,\"total_tokens\":%llu}}",
                   (unsigned long long)r->n_token, (unsigned long long)r->n_token);
+}
+
+static int put_ollama(struct embed_call *e, struct hd_buf *out, struct hd_api__fault *fault)
+{
+    const struct hd_embeddings *r = e->result;
+    hd_buf_puts(out, "{\"model\":");
+    hd_api__put_json(out, e->model, strlen(e->model));
+    hd_buf_puts(out, ",\"embeddings\":[");
+    for (size_t i = 0; i < r->n; i++) {
+        if (r->item[i].truncated && e->params.has_truncate && !e->params.truncate)
+            return hd_api__fault(fault, 400, "context_length_exceeded", "input",
+                                 "input: text %zu is longer than \"%s\" reads", i, e->model);
+        hd_buf_puts(out, i ? "," : "");
+        put_floats(out, r->item[i].dense, r->n_dim);
+    }
+    hd_buf_printf(out, "],\"total_duration\":%.0f,\"load_duration\":0,\"prompt_eval_count\":%llu}",
+                  (hd_clock_seconds() - e->started) * 1e9, (unsigned long long)r->n_token);
+    return 0;
 }
 
 struct ranked {
@@ -203,8 +222,12 @@ static int answer(struct embed_call *e, struct hd_api__fault *fault)
     int err = HD_OK;
     if (e->rerank)
         err = put_ranking(e, &out);
-    else
+    else if (!e->ollama)
         put_embeddings(e, &out);
+    else if (put_ollama(e, &out, fault)) {
+        hd_buf_dispose(&out);
+        return fault->status;
+    }
     if (err || out.err)
         hd_api__fault(fault, 503, NULL, NULL, "the answer is too long for this machine's memory");
     else
@@ -376,7 +399,7 @@ static int find_model(const struct embed_call *e, struct hd_model_info *info,
     struct hd_engine *engine = e->call.api->engine;
     const char *name = e->params.model;
     if (name && *name) {
-        if (hd_engine_model_find(engine, name, info))
+        if (hd_api__model_find(engine, name, info))
             return hd_api__fault(fault, 404, "model_not_found", "model",
                                  "the model \"%.100s\" is not loaded here (GET /v1/models lists "
                                  "them)",
@@ -437,34 +460,49 @@ static int check_embeddings(struct embed_call *e, const struct hd_model_info *in
     return 0;
 }
 
+static const struct hd_api__field embeddings_fields[] = {
+    {"model", KIND_STRING, AT(model), 0, 0, 0},
+    {"input", KIND_JSON, AT(input), 0, 0, 0},
+    {"encoding_format", KIND_STRING, AT(encoding_format), 0, 0, 0},
+    {"dimensions", KIND_INT, AT(dimensions), 1, 1 << 20, 0},
+    {"input_type", KIND_STRING, AT(input_type), 0, 0, 0},
+    {"user", KIND_ANY, 0, 0, 0, 0},
+};
+static const struct hd_api__field rerank_fields[] = {
+    {"model", KIND_STRING, AT(model), 0, 0, 0},
+    {"query", KIND_STRING, AT(query), 0, 0, 0},
+    {"documents", KIND_JSON, AT(documents), 0, 0, 0},
+    {"top_n", KIND_INT, AT(top_n), 1, 1 << 20, AT(has_top_n)},
+    {"return_documents", KIND_BOOL, AT(return_documents), 0, 0, 0},
+    {"user", KIND_ANY, 0, 0, 0, 0},
+};
+static const struct hd_api__field ollama_fields[] = {
+    {"model", KIND_STRING, AT(model), 0, 0, 0},
+    {"input", KIND_JSON, AT(input), 0, 0, 0},
+    {"dimensions", KIND_INT, AT(dimensions), 1, 1 << 20, 0},
+    {"truncate", KIND_BOOL, AT(truncate), 0, 0, AT(has_truncate)},
+    {"options", KIND_ANY, 0, 0, 0, 0},
+    {"keep_alive", KIND_ANY, 0, 0, 0, 0},
+};
+#define SCHEMA(fields)                                                                             \
+    {                                                                                              \
+        fields, sizeof fields / sizeof *fields                                                     \
+    }
+const struct hd_api__schema hd_api__embeddings_schema = SCHEMA(embeddings_fields);
+const struct hd_api__schema hd_api__rerank_schema = SCHEMA(rerank_fields);
+const struct hd_api__schema hd_api__ollama_embed_schema = SCHEMA(ollama_fields);
+
 static int parse(struct embed_call *e, struct hd_api__fault *fault)
 {
-    static const struct hd_api__field embeddings[] = {
-        {"model", KIND_STRING, AT(model), 0, 0, 0},
-        {"input", KIND_JSON, AT(input), 0, 0, 0},
-        {"encoding_format", KIND_STRING, AT(encoding_format), 0, 0, 0},
-        {"dimensions", KIND_INT, AT(dimensions), 1, 1 << 20, 0},
-        {"input_type", KIND_STRING, AT(input_type), 0, 0, 0},
-        {"user", KIND_ANY, 0, 0, 0, 0},
-    };
-    static const struct hd_api__field rerank[] = {
-        {"model", KIND_STRING, AT(model), 0, 0, 0},
-        {"query", KIND_STRING, AT(query), 0, 0, 0},
-        {"documents", KIND_JSON, AT(documents), 0, 0, 0},
-        {"top_n", KIND_INT, AT(top_n), 1, 1 << 20, AT(has_top_n)},
-        {"return_documents", KIND_BOOL, AT(return_documents), 0, 0, 0},
-        {"user", KIND_ANY, 0, 0, 0, 0},
-    };
+    const struct hd_api__schema *schema = e->rerank   ? &hd_api__rerank_schema
+                                          : e->ollama ? &hd_api__ollama_embed_schema
+                                                      : &hd_api__embeddings_schema;
     size_t len;
     const char *body = hd_http_request_body(e->call.http, &len);
     int rc = hd_api__parse(&e->root, body, len, fault);
     if (rc)
         return rc;
-    rc = e->rerank ? hd_api__fields(e->root, rerank, sizeof rerank / sizeof *rerank, &e->params, "",
-                                    fault)
-                   : hd_api__fields(e->root, embeddings, sizeof embeddings / sizeof *embeddings,
-                                    &e->params, "", fault);
-    return rc;
+    return hd_api__fields(e->root, schema->fields, schema->n, &e->params, "", fault);
 }
 
 static int submit(struct embed_call *e, unsigned what, enum hd_embed_as as,

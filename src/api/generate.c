@@ -38,6 +38,7 @@ static void generation_dispose(struct hd_api__call *call)
         hd_api__stream_unref(call->api->streams, gen->stream);
     }
     json_decref(gen->calls);
+    json_decref(gen->block.list);
     pthread_mutex_destroy(&gen->mu);
 }
 
@@ -158,8 +159,8 @@ static void emit(void *ud, enum hd_text_kind kind, const char *text, size_t len)
     else if (gen->params.stream)
         emit_text_locked(gen, kind, text, len);
     else
-        hd_buf_append(gen->surface->chat && kind == HD_TEXT_REASONING ? &gen->reasoning
-                                                                      : &gen->answer,
+        hd_buf_append(hd_api__is_chat(gen) && kind == HD_TEXT_REASONING ? &gen->reasoning
+                                                                        : &gen->answer,
                       text, len);
     pthread_mutex_unlock(&gen->mu);
 }
@@ -337,12 +338,11 @@ static void on_done(void *ud, const struct hd_result *result)
 /* --- the beginning
  * -------------------------------------------------------------------------------- */
 
-static int find_model(const struct hd_api__gen *gen, struct hd_model_info *info,
-                      struct hd_api__fault *fault)
+int hd_api__find_language(struct hd_api *api, const char *name, struct hd_model_info *info,
+                          struct hd_api__fault *fault)
 {
-    struct hd_engine *engine = gen->call.api->engine;
-    const char *name = gen->params.model;
-    bool found = !hd_engine_model_find(engine, name, info);
+    struct hd_engine *engine = api->engine;
+    bool found = !hd_api__model_find(engine, name, info);
     if (found && info->kind == HD_MODEL_LANGUAGE)
         return 0;
     if (found && name && *name)
@@ -359,14 +359,13 @@ static int find_model(const struct hd_api__gen *gen, struct hd_model_info *info,
                          name ? name : "");
 }
 
-static void fill_request(struct hd_api__gen *gen, const struct hd_model_info *info,
-                         struct hd_request *out)
+void hd_api__params_request(const struct hd_api__params *p, const struct hd_model_info *info,
+                            const struct hd_principal *who, struct hd_request *out)
 {
-    const struct hd_api__params *p = &gen->params;
     int n_max = p->max_completion_tokens ? p->max_completion_tokens : p->max_tokens;
     *out = (struct hd_request){
         .model = info->name,
-        .principal = &gen->call.who,
+        .principal = who,
         .messages = p->message,
         .n_message = p->n_message,
         .no_think = p->no_think,
@@ -392,8 +391,8 @@ static void fill_request(struct hd_api__gen *gen, const struct hd_model_info *in
 }
 
 /* LIMIT from submit: the prompt is longer than the model's context. */
-static int submit_fault(enum hd_err err, const struct hd_errmsg *msg, const char *param,
-                        struct hd_api__fault *fault)
+int hd_api__submit_fault(enum hd_err err, const struct hd_errmsg *msg, const char *param,
+                         struct hd_api__fault *fault)
 {
     if (err == HD_ERR_LIMIT)
         return hd_api__fault(fault, 400, "context_length_exceeded", param, "%s", msg->text);
@@ -424,7 +423,7 @@ static int submit(struct hd_api__gen *gen, const struct hd_request *request,
         hd_http_request_unref(gen->call.http);
         if (err == HD_ERR_BUSY)
             hd_metrics_add(api->metrics, M_REJECTED, HD_LABELS("queue_full"), 1);
-        return submit_fault(err, &msg, gen->surface->chat ? "messages" : "prompt", fault);
+        return hd_api__submit_fault(err, &msg, hd_api__is_chat(gen) ? "messages" : "prompt", fault);
     }
     pthread_mutex_lock(&gen->mu);
     if (gen->n_submit == n_submit) { /* else it is done, and the next one is on its way */
@@ -511,7 +510,7 @@ static int start_grounded(struct hd_api__gen *gen, struct hd_api__fault *fault)
     /* Without any model, or asked for none, the answer is made of quotes. */
     bool quote = hd_api__is_none(gen->params.model) ||
                  (!hd_api__has_language(engine) && !(gen->params.model && *gen->params.model));
-    int rc = quote ? 0 : find_model(gen, &info, fault);
+    int rc = quote ? 0 : hd_api__find_language(gen->call.api, gen->params.model, &info, fault);
     if (rc)
         return rc;
     snprintf(gen->model, sizeof gen->model, "%s", quote ? "none" : info.name);
@@ -529,15 +528,15 @@ static int start_plain(struct hd_api__gen *gen, struct hd_api__fault *fault)
 {
     struct hd_model_info info;
     struct hd_request request;
-    int rc = find_model(gen, &info, fault);
+    int rc = hd_api__find_language(gen->call.api, gen->params.model, &info, fault);
     if (rc)
         return rc;
-    if (gen->surface->chat &&
+    if (hd_api__is_chat(gen) &&
         (!info.chat_form || !*info.chat_form || !strcmp(info.chat_form, "none")))
         return hd_api__fault(fault, 400, "unsupported_value", "model",
                              "the model \"%s\" has no chat form; use /v1/completions", info.name);
     snprintf(gen->model, sizeof gen->model, "%s", info.name);
-    fill_request(gen, &info, &request);
+    hd_api__params_request(&gen->params, &info, &gen->call.who, &request);
     return submit(gen, &request, fault);
 }
 
@@ -591,7 +590,7 @@ static void run(struct hd_api__call *call)
         len = first->len;
     }
     int rc = gen->surface->parse(&gen->params, body, len, &fault);
-    if (!rc && gen->surface->chat)
+    if (!rc && hd_api__is_chat(gen))
         rc = hd_api__params_split(&gen->params, call->api->engine, &fault);
     if (!rc && !gen->params.has_seed &&
         getrandom(&gen->params.seed, sizeof gen->params.seed, GRND_NONBLOCK) < 0)

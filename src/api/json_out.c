@@ -72,6 +72,22 @@ static const char *error_type(int status)
     return status >= 500 ? "server_error" : "invalid_request_error";
 }
 
+static const char *anthropic_type(int status)
+{
+    if (status == 404)
+        return "not_found_error";
+    if (status == 413)
+        return "request_too_large";
+    if (status == 503)
+        return "overloaded_error";
+    return status >= 500 ? "api_error" : error_type(status);
+}
+
+static bool below(const char *path, const char *prefix)
+{
+    return path && !strncmp(path, prefix, strlen(prefix));
+}
+
 /* The length of s cut to whole characters: messages may end in the middle of one. */
 static size_t whole(const char *s)
 {
@@ -86,9 +102,22 @@ static size_t whole(const char *s)
     return n - back + 1 < need ? back - 1 : n;
 }
 
-void hd_api__put_error(struct hd_buf *out, int status, const char *code, const char *param,
-                       const char *message)
+void hd_api__put_error(struct hd_buf *out, const char *path, int status, const char *code,
+                       const char *param, const char *message)
 {
+    if (below(path, "/api/")) {
+        hd_buf_puts(out, "{\"error\":");
+        hd_api__put_json(out, message, whole(message));
+        hd_buf_putc(out, '}');
+        return;
+    }
+    if (below(path, "/v1/messages")) {
+        hd_buf_printf(out, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":",
+                      anthropic_type(status));
+        hd_api__put_json(out, message, whole(message));
+        hd_buf_puts(out, "}}");
+        return;
+    }
     hd_buf_puts(out, "{\"error\":{\"message\":");
     hd_api__put_json(out, message, whole(message));
     hd_buf_printf(out, ",\"type\":\"%s\",\"param\":", error_type(status));
@@ -108,7 +137,8 @@ void hd_api__reply_fault(struct hd_api *api, struct hd_http_request *request,
     struct hd_buf body;
     char seconds[16];
     hd_buf_init(&body, 8192);
-    hd_api__put_error(&body, fault->status, fault->code, fault->param, fault->msg.text);
+    hd_api__put_error(&body, hd_http_request_path(request), fault->status, fault->code,
+                      fault->param, fault->msg.text);
     if (fault->status == 429 || fault->status == 503) {
         snprintf(seconds, sizeof seconds, "%d", hd_api__retry_after(api));
         hd_http_set_header(request, "Retry-After", seconds);

@@ -66,10 +66,13 @@ struct name_params {
     const char *name;
 };
 
+static const struct hd_api__field create_fields[] = {
+    {"name", KIND_STRING, offsetof(struct name_params, name), 0, 0, 0}};
+const struct hd_api__schema hd_api__kb_create_schema = {create_fields, sizeof create_fields /
+                                                                           sizeof *create_fields};
+
 static int create_base(struct hd_api__call *call, struct hd_api__fault *fault)
 {
-    static const struct hd_api__field fields[] = {
-        {"name", KIND_STRING, offsetof(struct name_params, name), 0, 0, 0}};
     struct name_params p = {0};
     struct hd_errmsg msg = {0};
     size_t len;
@@ -77,7 +80,8 @@ static int create_base(struct hd_api__call *call, struct hd_api__fault *fault)
     const char *body = hd_http_request_body(call->http, &len);
     int rc = hd_api__parse(&root, body, len, fault);
     if (!rc)
-        rc = hd_api__fields(root, fields, 1, &p, "", fault);
+        rc = hd_api__fields(root, hd_api__kb_create_schema.fields, hd_api__kb_create_schema.n, &p,
+                            "", fault);
     if (!rc && !p.name)
         rc = hd_api__fault(fault, 400, "invalid_type", "name", "name: is missing");
     if (!rc) {
@@ -193,20 +197,24 @@ struct document_params {
     const char *name, *text;
 };
 
+static const struct hd_api__field add_fields[] = {
+    {"name", KIND_STRING, offsetof(struct document_params, name), 0, 0, 0},
+    {"text", KIND_STRING, offsetof(struct document_params, text), 0, 0, 0},
+};
+const struct hd_api__schema hd_api__kb_add_schema = {add_fields,
+                                                     sizeof add_fields / sizeof *add_fields};
+
 static int add_json(struct hd_api__call *call, struct hd_kb *kb, json_t *added,
                     struct hd_api__fault *fault)
 {
-    static const struct hd_api__field fields[] = {
-        {"name", KIND_STRING, offsetof(struct document_params, name), 0, 0, 0},
-        {"text", KIND_STRING, offsetof(struct document_params, text), 0, 0, 0},
-    };
     struct document_params p = {0};
     size_t len;
     json_t *root;
     const char *body = hd_http_request_body(call->http, &len);
     int rc = hd_api__parse(&root, body, len, fault);
     if (!rc)
-        rc = hd_api__fields(root, fields, 2, &p, "", fault);
+        rc = hd_api__fields(root, hd_api__kb_add_schema.fields, hd_api__kb_add_schema.n, &p, "",
+                            fault);
     if (!rc && !p.text)
         rc = hd_api__fault(fault, 400, "invalid_type", "text", "text: is missing");
     if (!rc)
@@ -286,13 +294,16 @@ struct search_params {
     bool passages;
 };
 
+static const struct hd_api__field search_fields[] = {
+    {"query", KIND_STRING, offsetof(struct search_params, query), 0, 0, 0},
+    {"top", KIND_INT, offsetof(struct search_params, top), 1, 1000, 0},
+    {"passages", KIND_BOOL, offsetof(struct search_params, passages), 0, 0, 0},
+};
+const struct hd_api__schema hd_api__kb_search_schema = {search_fields, sizeof search_fields /
+                                                                           sizeof *search_fields};
+
 static int search(struct hd_api__call *call, struct hd_api__fault *fault)
 {
-    static const struct hd_api__field fields[] = {
-        {"query", KIND_STRING, offsetof(struct search_params, query), 0, 0, 0},
-        {"top", KIND_INT, offsetof(struct search_params, top), 1, 1000, 0},
-        {"passages", KIND_BOOL, offsetof(struct search_params, passages), 0, 0, 0},
-    };
     struct search_params p = {.top = 10};
     struct hd_kb *kb = NULL;
     struct hd_kb_hits hits = {0};
@@ -303,7 +314,8 @@ static int search(struct hd_api__call *call, struct hd_api__fault *fault)
     const char *body = hd_http_request_body(call->http, &len);
     int rc = hd_api__parse(&root, body, len, fault);
     if (!rc)
-        rc = hd_api__fields(root, fields, 3, &p, "", fault);
+        rc = hd_api__fields(root, hd_api__kb_search_schema.fields, hd_api__kb_search_schema.n, &p,
+                            "", fault);
     if (!rc && !p.query)
         rc = hd_api__fault(fault, 400, "invalid_type", "query", "query: is missing");
     if (!rc)

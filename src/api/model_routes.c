@@ -117,20 +117,24 @@ static int model_fault(struct hd_api__call *call, const char *name, struct hd_mo
                          "the model \"%.100s\" is not loaded here", name ? name : "");
 }
 
+static const struct hd_api__field tokenize_fields[] = {
+    {"model", KIND_STRING, AT(model), 0, 0, 0},
+    {"content", KIND_STRING, AT(content), 0, 0, 0},
+    {"prompt", KIND_STRING, AT(prompt), 0, 0, 0},
+    {"text", KIND_STRING, AT(text), 0, 0, 0},
+};
+const struct hd_api__schema hd_api__tokenize_schema = {
+    tokenize_fields, sizeof tokenize_fields / sizeof *tokenize_fields};
+
 static int tokenize(struct hd_api__call *call, json_t *root, struct hd_api__fault *fault)
 {
-    static const struct hd_api__field fields[] = {
-        {"model", KIND_STRING, AT(model), 0, 0, 0},
-        {"content", KIND_STRING, AT(content), 0, 0, 0},
-        {"prompt", KIND_STRING, AT(prompt), 0, 0, 0},
-        {"text", KIND_STRING, AT(text), 0, 0, 0},
-    };
     struct token_params p = {0};
     struct hd_model_info info;
     struct hd_errmsg msg = {0};
     int32_t *ids = NULL;
     size_t n = 0;
-    int rc = hd_api__fields(root, fields, 4, &p, "", fault);
+    int rc = hd_api__fields(root, hd_api__tokenize_schema.fields, hd_api__tokenize_schema.n, &p, "",
+                            fault);
     const char *text = p.content ? p.content : p.prompt ? p.prompt : p.text;
     if (!rc && !text)
         rc = hd_api__fault(fault, 400, "invalid_type", "content", "content: is missing");
@@ -172,19 +176,23 @@ static int take_tokens(int32_t **out, size_t *n, const json_t *array, struct hd_
     return 0;
 }
 
+static const struct hd_api__field detokenize_fields[] = {
+    {"model", KIND_STRING, AT(model), 0, 0, 0},
+    {"tokens", KIND_JSON, AT(tokens), 0, 0, 0},
+};
+const struct hd_api__schema hd_api__detokenize_schema = {
+    detokenize_fields, sizeof detokenize_fields / sizeof *detokenize_fields};
+
 static int detokenize(struct hd_api__call *call, json_t *root, struct hd_api__fault *fault)
 {
-    static const struct hd_api__field fields[] = {
-        {"model", KIND_STRING, AT(model), 0, 0, 0},
-        {"tokens", KIND_JSON, AT(tokens), 0, 0, 0},
-    };
     struct token_params p = {0};
     struct hd_model_info info;
     struct hd_errmsg msg = {0};
     int32_t *ids = NULL;
     size_t n = 0;
     char *text = NULL;
-    int rc = hd_api__fields(root, fields, 2, &p, "", fault);
+    int rc = hd_api__fields(root, hd_api__detokenize_schema.fields, hd_api__detokenize_schema.n, &p,
+                            "", fault);
     if (!rc)
         rc = take_tokens(&ids, &n, p.tokens, fault);
     if (!rc)

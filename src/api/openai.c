@@ -99,9 +99,9 @@ static void put_logprobs(struct hd_api__gen *gen, struct hd_buf *out)
         hd_buf_puts(out, "null");
         return;
     }
-    if (gen->surface->chat)
+    if (hd_api__is_chat(gen))
         hd_buf_printf(out, "{\"content\":[%s],\"refusal\":null}", hd_buf_str(&list[0]));
-    for (size_t i = 0; !gen->surface->chat && i < 4; i++)
+    for (size_t i = 0; !hd_api__is_chat(gen) && i < 4; i++)
         hd_buf_printf(out, "%s\"%s\":[%s]%s", i ? "," : "{", names[i], hd_buf_str(&list[i]),
                       i == 3 ? "}" : "");
     for (size_t i = 0; i < 4; i++)
@@ -125,7 +125,7 @@ static void chunk_open(struct hd_api__gen *gen, struct hd_buf *out)
 {
     hd_api__event_open(gen, out, NULL);
     hd_buf_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", gen->id,
-                  gen->surface->chat ? "chat.completion.chunk" : "text_completion",
+                  hd_api__is_chat(gen) ? "chat.completion.chunk" : "text_completion",
                   (long long)gen->created);
     hd_api__put_json(out, gen->model, strlen(gen->model));
 }
@@ -138,7 +138,7 @@ static void chunk_close(struct hd_buf *out)
 static void put_text(struct hd_api__gen *gen, struct hd_buf *out, enum hd_text_kind kind,
                      const char *text, size_t len)
 {
-    bool chat = gen->surface->chat;
+    bool chat = hd_api__is_chat(gen);
     chunk_open(gen, out);
     hd_buf_puts(out, ",\"choices\":[{\"index\":0,");
     if (!chat)
@@ -156,9 +156,9 @@ static void put_text(struct hd_api__gen *gen, struct hd_buf *out, enum hd_text_k
 
 static void begin(struct hd_api__gen *gen, struct hd_buf *out)
 {
-    if (!gen->surface->chat && gen->params.echo)
+    if (!hd_api__is_chat(gen) && gen->params.echo)
         put_text(gen, out, HD_TEXT_ANSWER, gen->params.prompt, strlen(gen->params.prompt));
-    if (!gen->surface->chat)
+    if (!hd_api__is_chat(gen))
         return;
     chunk_open(gen, out);
     hd_buf_puts(out,
@@ -190,7 +190,7 @@ static void end(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds)
     json_t *value;
     chunk_open(gen, out);
     hd_buf_printf(out, ",\"choices\":[{\"index\":0,%s",
-                  gen->surface->chat ? "\"delta\":{}" : "\"text\":\"\"");
+                  hd_api__is_chat(gen) ? "\"delta\":{}" : "\"text\":\"\"");
     append_logprobs(gen, out);
     hd_buf_printf(out, ",\"finish_reason\":\"%s\"}]", finish_reason(gen));
     json_object_foreach(grounds, key, value) append_member(out, key, json_incref(value));
@@ -207,7 +207,7 @@ static void end(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds)
 static void fail(struct hd_api__gen *gen, struct hd_buf *out, const struct hd_api__fault *fault)
 {
     hd_api__event_open(gen, out, "error");
-    hd_api__put_error(out, fault->status, fault->code, fault->param, fault->msg.text);
+    hd_api__put_error(out, NULL, fault->status, fault->code, fault->param, fault->msg.text);
     hd_buf_puts(out, "\n\ndata: [DONE]\n\n");
 }
 
@@ -236,7 +236,7 @@ static json_t *text_json(const struct hd_api__gen *gen)
 
 static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
 {
-    bool chat = gen->surface->chat;
+    bool chat = hd_api__is_chat(gen);
     json_t *choice = json_object(), *body = json_object();
     json_object_set_new(choice, "index", json_integer(0));
     json_t *text = text_json(gen);
@@ -266,7 +266,6 @@ static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
 
 const struct hd_api__surface hd_api__chat_completions = {
     .pattern = "/v1/chat/completions",
-    .chat = true,
     .id_prefix = "chatcmpl-",
     .call_prefix = "call_",
     .stream_type = "text/event-stream; charset=utf-8",

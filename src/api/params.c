@@ -76,6 +76,11 @@ static const struct hd_api__field completion_fields[] = {
     {"suffix", KIND_STRING, AT(suffix), 0, 0, 0},
 };
 
+const struct hd_api__schema hd_api__chat_schema = {chat_fields,
+                                                   sizeof chat_fields / sizeof *chat_fields};
+const struct hd_api__schema hd_api__completion_schema = {
+    completion_fields, sizeof completion_fields / sizeof *completion_fields};
+
 static int unsupported(struct hd_api__fault *fault, const char *param, const char *what)
 {
     return hd_api__fault(fault, 400, "unsupported_value", param, "%s: %s", param, what);
@@ -468,10 +473,17 @@ static int take_prompt(struct raw *raw, struct hd_api__fault *fault)
 int hd_api__params_completion(struct hd_api__params *out, const char *body, size_t len,
                               struct hd_api__fault *fault)
 {
-    struct raw raw = {0};
-    int rc = hd_api__parse(&raw.p.root, body, len, fault);
-    if (!rc)
-        rc = take_root(&raw, completion_fields,
+    json_t *root;
+    int rc = hd_api__parse(&root, body, len, fault);
+    memset(out, 0, sizeof *out);
+    return rc ? rc : hd_api__params_completion_json(out, root, fault);
+}
+
+int hd_api__params_completion_json(struct hd_api__params *out, json_t *root,
+                                   struct hd_api__fault *fault)
+{
+    struct raw raw = {.p.root = root};
+    int rc = take_root(&raw, completion_fields,
                        sizeof completion_fields / sizeof *completion_fields, fault);
     if (!rc)
         rc = hd_api__take_logprobs(&raw.p, raw.logprobs, 0, false, false, fault);
@@ -505,6 +517,7 @@ void hd_api__params_dispose(struct hd_api__params *params)
     free(params->grammar);
     free(params->bias);
     json_decref(params->root);
+    json_decref(params->original);
     memset(params, 0, sizeof *params);
 }
 
@@ -512,6 +525,19 @@ bool hd_api__has_language(struct hd_engine *engine)
 {
     struct hd_model_info info;
     return !hd_engine_model_find(engine, NULL, &info) && info.kind == HD_MODEL_LANGUAGE;
+}
+
+enum hd_err hd_api__model_find(struct hd_engine *engine, const char *name,
+                               struct hd_model_info *out)
+{
+    static const char latest[] = ":latest";
+    size_t n = name ? strlen(name) : 0, tail = sizeof latest - 1;
+    char bare[160];
+    enum hd_err err = hd_engine_model_find(engine, name, out);
+    if (!err || n <= tail || n >= sizeof bare || strcmp(name + n - tail, latest))
+        return err;
+    snprintf(bare, sizeof bare, "%.*s", (int)(n - tail), name);
+    return hd_engine_model_find(engine, bare, out);
 }
 
 bool hd_api__is_none(const char *model)

@@ -40,9 +40,14 @@ struct hd_api__gen {
     unsigned n_submit; /* a grounded answer may take several requests */
     unsigned n_event;
     struct hd_api__stream *stream;   /* NULL: cannot be taken up again */
-    struct hd_buf answer, reasoning; /* not streaming */
+    struct hd_buf answer, reasoning; /* streaming: left to the surface */
     json_t *calls;                   /* as OpenAI wraps them; streaming: only counted in n_call */
     size_t n_call;
+    struct {          /* for surfaces whose stream has a structure */
+        int open;     /* the kind of block that has begun and not ended; 0 = none */
+        size_t n;     /* blocks begun so far */
+        json_t *list; /* owned */
+    } block;
     struct hd_buf event; /* scratch: what goes out next */
     /* Log-probabilities that are not out yet, as the surface writes them: lists without brackets.
      */
@@ -60,7 +65,6 @@ enum hd_api__finish { HD_API_FINISH_STOP, HD_API_FINISH_LENGTH, HD_API_FINISH_CA
 
 struct hd_api__surface {
     const char *pattern;     /* of its route */
-    bool chat;               /* asks with messages; else with a prompt */
     const char *id_prefix;   /* of the answer */
     const char *call_prefix; /* of a call's id */
     const char *stream_type; /* Content-Type of a stream */
@@ -80,14 +84,37 @@ struct hd_api__surface {
 };
 
 extern const struct hd_api__surface hd_api__chat_completions, hd_api__completions; /* openai.c */
+extern const struct hd_api__surface hd_api__responses;                             /* responses.c */
+extern const struct hd_api__surface hd_api__anthropic_messages;                    /* anthropic.c */
+extern const struct hd_api__surface hd_api__ollama_chat, hd_api__ollama_generate;  /* ollama.c */
 
 /* The surface of a route's pattern; NULL where it generates nothing. */
 const struct hd_api__surface *hd_api__surface_find(const char *pattern);
+/* Whether the request has messages; else it has a prompt. */
+bool hd_api__is_chat(const struct hd_api__gen *gen);
 enum hd_api__finish hd_api__finish_of(const struct hd_api__gen *gen);
 /* The head of a server-sent event up to its data; event: its name, or NULL. */
 void hd_api__event_open(struct hd_api__gen *gen, struct hd_buf *out, const char *event);
 /* A whole event; steals data. */
 void hd_api__event_json(struct hd_api__gen *gen, struct hd_buf *out, const char *event,
                         json_t *data);
+
+/* --- requests in other words: surface.c ---------------------------------------------------------
+ */
+
+/* Copies a member, if it is there and not null, under a new name (NULL: the same). */
+void hd_api__copy(json_t *to, const char *as, const json_t *from, const char *name);
+/* Whether a value is this very string. */
+bool hd_api__is_word(const json_t *value, const char *word);
+
+struct hd_api__word {
+    const char *ours, *theirs; /* parts of field names */
+};
+/* Reads `request`, a translation of `original` into the words of /v1/chat/completions (chat) or
+ * /v1/completions; a fault is told in the surface's words. Steals both; params keep the original.
+ */
+int hd_api__params_translated(struct hd_api__params *out, json_t *original, json_t *request,
+                              bool chat, const struct hd_api__word *words, size_t n_word,
+                              struct hd_api__fault *fault);
 
 #endif

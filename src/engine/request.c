@@ -93,6 +93,22 @@ static enum hd_err check_ids(const struct hd_loaded *m, const struct hd_ids *ids
     return HD_OK;
 }
 
+enum hd_err hd_engine_count_tokens(struct hd_engine *e, size_t *n, const struct hd_request *r,
+                                   struct hd_errmsg *msg)
+{
+    struct hd_loaded *m;
+    struct hd_ids ids;
+    *n = 0;
+    enum hd_err err = hd_engine__language(&m, e, r->model, msg);
+    if (err)
+        return err;
+    hd_ids_init(&ids, (size_t)INT32_MAX); /* also what would not fit is counted */
+    err = make_ids(m, &ids, r, msg);
+    *n = err ? 0 : ids.n;
+    hd_ids_dispose(&ids);
+    return err;
+}
+
 /* --- session --------------------------------------------------------------------------------- */
 
 static enum hd_err copy_stops(struct hd_session *s, const struct hd_request *r,

@@ -77,8 +77,10 @@ struct hd_http_options {
     size_t n_header;
     /* Before the body is read, once a route is found: may refuse by replying. Nullable. */
     void (*before)(struct hd_http_request *request, void *ud);
-    /* Writes the body of an error of this room's own (404, 405, 413, …) as JSON. Nullable. */
-    void (*error_body)(struct hd_buf *out, int status, const char *message, void *ud);
+    /* Writes the body of an error of this room's own (404, 405, 413, …) as JSON. Nullable. path:
+     * raw, NULL where it is not known. */
+    void (*error_body)(struct hd_buf *out, const char *path, int status, const char *message,
+                       void *ud);
     void (*done)(const struct hd_http_done *done, void *ud); /* event thread; nullable */
     void *ud;
 };

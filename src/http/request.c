@@ -237,7 +237,7 @@ void hd_http__reply_error(struct hd_http_request *request, int status, const cha
     struct hd_buf body;
     hd_buf_init(&body, 4096);
     if (options->error_body)
-        options->error_body(&body, status, message, options->ud);
+        options->error_body(&body, request->path, status, message, options->ud);
     else
         hd_buf_puts(&body, message);
     request->close = close;

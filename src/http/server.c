@@ -368,7 +368,8 @@ static void keep_alive(struct hd_http_request *request, double silence, double n
 {
     static const char comment[] = ": ping\n\n";
     pthread_mutex_lock(&request->mu);
-    bool quiet = request->state == HD_HTTP_STREAM && now - request->last_write > silence;
+    bool quiet = request->state == HD_HTTP_STREAM && now - request->last_write > silence &&
+                 !strncmp(request->content_type, "text/event-stream", 17); /* knows comments */
     pthread_mutex_unlock(&request->mu);
     if (quiet)
         hd_http_stream_write(request, comment, sizeof comment - 1);

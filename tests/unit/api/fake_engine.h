@@ -296,6 +296,15 @@ enum hd_err hd_engine_tokenize(struct hd_engine *e, const char *model, const cha
     return HD_OK;
 }
 
+enum hd_err hd_engine_count_tokens(struct hd_engine *e, size_t *n, const struct hd_request *request,
+                                   struct hd_errmsg *msg)
+{
+    *n = 0;
+    for (size_t i = 0; i < request->n_message; i++)
+        *n += request->messages[i].content ? strlen(request->messages[i].content) : 0;
+    return HD_OK;
+}
+
 enum hd_err hd_engine_detokenize(struct hd_engine *e, const char *model, const int32_t *ids,
                                  size_t n, char **text, struct hd_errmsg *msg)
 {

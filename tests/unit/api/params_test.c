@@ -230,7 +230,7 @@ static void test_escaping(void **state)
     hd_api__put_json(&out, "a\"\\\n\x01é", 7);
     assert_string_equal(hd_buf_str(&out), "\"a\\\"\\\\\\n\\u0001é\"");
     hd_buf_clear(&out);
-    hd_api__put_error(&out, 400, NULL, NULL, "cut in a character: \xe4\xb8");
+    hd_api__put_error(&out, NULL, 400, NULL, NULL, "cut in a character: \xe4\xb8");
     json_t *parsed = json_loads(hd_buf_str(&out), JSON_REJECT_DUPLICATES, NULL);
     assert_non_null(parsed);
     json_decref(parsed);

@@ -298,6 +298,12 @@ static void test_key(void **state)
     assert_int_equal(call_with("GET", "/v1/models", "Authorization: Bearer s3crets\r\n", ""), 401);
     assert_int_equal(call_with("GET", "/v1/models", "Authorization: Basic s3cret\r\n", ""), 401);
     assert_int_equal(call_with("GET", "/v1/models", "Authorization: Bearer s3cret\r\n", ""), 200);
+    assert_int_equal(call_with("GET", "/v1/models", "x-api-key: s3cret\r\n", ""), 200);
+    assert_int_equal(call_with("GET", "/v1/models", "x-api-key: s3cre\r\n", ""), 401);
+    assert_int_equal(call("POST", "/v1/messages", USER("x") ",\"max_tokens\":1}"), 401);
+    assert_has("{\"type\":\"error\",\"error\":{\"type\":\"authentication_error\",\"message\":");
+    assert_int_equal(call("GET", "/api/tags", ""), 401);
+    assert_has("{\"error\":\"an API key is needed");
     assert_int_equal(call("POST", CHAT, USER("x") "}"), 401);
     assert_int_equal(call("GET", "/metrics", ""), 401);
     assert_int_equal(call("GET", "/healthz", ""), 200);
@@ -525,6 +531,151 @@ static void test_free_while_running(void **state)
         close(fd[i]);
 }
 
+/* The events' names in order, without repetitions. */
+static void assert_events(const char *const *names, size_t n)
+{
+    const char *at = got, *last = "";
+    size_t i = 0, len = 0;
+    while ((at = strstr(at, "\nevent: "))) {
+        at += 8;
+        size_t k = strcspn(at, "\n");
+        if (k == len && !strncmp(at, last, k))
+            continue;
+        if (i >= n || strlen(names[i]) != k || strncmp(at, names[i], k))
+            fail_msg("event %zu is %.*s, not %s", i, (int)k, at, i < n ? names[i] : "the end");
+        last = at;
+        len = k;
+        i++;
+    }
+    assert_int_equal(i, n);
+}
+
+#define TOOL_CHAT "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f1\"}}]"
+
+static void test_anthropic(void **state)
+{
+    static const char *const thought[] = {"message_start",       "ping",
+                                          "content_block_start", "content_block_delta",
+                                          "content_block_stop",  "content_block_start",
+                                          "content_block_delta", "content_block_stop",
+                                          "message_delta",       "message_stop"};
+    static const char *const failed[] = {"message_start", "ping", "content_block_start",
+                                         "content_block_delta", "error"};
+    const char *path = "/v1/messages";
+    assert_int_equal(call("POST", path, USER("think") ",\"max_tokens\":3,\"system\":\"S\"}"), 200);
+    assert_string_equal(engine->last_prompt, "think");
+    json_t *body = body_json(), *content = json_object_get(body, "content");
+    assert_int_equal(json_array_size(content), 2);
+    assert_string_equal(json_string_value(json_object_get(json_array_get(content, 0), "thinking")),
+                        "词0 ");
+    assert_string_equal(json_string_value(json_object_get(json_array_get(content, 1), "text")),
+                        "词1 词2 ");
+    assert_string_equal(json_string_value(json_object_get(body, "stop_reason")), "max_tokens");
+    json_decref(body);
+    call("POST", path, USER("think") ",\"max_tokens\":3,\"stream\":true}");
+    assert_events(thought, sizeof thought / sizeof *thought);
+    assert_has("\"delta\":{\"type\":\"text_delta\",\"text\":\"词2 \"}");
+    call("POST", path, USER("fail") ",\"max_tokens\":9,\"stream\":true}");
+    assert_events(failed, sizeof failed / sizeof *failed);
+    assert_has("event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\"");
+    call("POST", path,
+         "{\"max_tokens\":4,\"stream\":true,\"tools\":[{\"name\":\"f1\",\"input_schema\":{}}],"
+         "\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"assistant\",\"content\":["
+         "{\"type\":\"thinking\",\"thinking\":\"t\",\"signature\":\"\"},{\"type\":\"tool_use\","
+         "\"id\":\"i\",\"name\":\"f1\",\"input\":{}}]},{\"role\":\"user\",\"content\":[{\"type\":"
+         "\"tool_result\",\"tool_use_id\":\"i\",\"content\":\"r\"},{\"type\":\"text\",\"text\":"
+         "\"b\"}]}]}");
+    assert_has("\"content_block\":{\"type\":\"tool_use\",\"id\":\"toolu_");
+    assert_has("\"partial_json\":\"{}\"");
+    assert_has("\"stop_reason\":\"max_tokens\"");
+    assert_int_equal(call("POST", path, USER("x") "}"), 400);
+    assert_has("\"type\":\"invalid_request_error\",\"message\":\"max_tokens: is missing\"");
+    assert_int_equal(
+        call("POST", path,
+             USER("x") ",\"max_tokens\":1,\"tools\":[{\"name\":\"a b\",\"input_schema\":{}}]}"),
+        400);
+    assert_has("\"message\":\"tools[0].name: ");
+    assert_int_equal(call("POST", "/v1/messages/count_tokens", USER("four") ",\"system\":\"S\"}"),
+                     200);
+    assert_has("{\"input_tokens\":5}");
+    assert_int_equal(call("GET", path, ""), 405);
+    assert_has("{\"type\":\"error\",");
+}
+
+static void test_ollama(void **state)
+{
+    assert_int_equal(call("POST", "/api/chat", USER("think") ",\"stream\":false}"), 200);
+    assert_has("\"message\":{\"role\":\"assistant\",\"content\":\"词1 词2 词3 词4 \",\"thinking\":"
+               "\"词0 \"}");
+    assert_has("\"done_reason\":\"stop\"");
+    call("POST", "/api/chat",
+         USER("x") ",\"options\":{\"num_predict\":2,\"seed\":5,\"num_ctx\":9}}");
+    assert_has("Content-Type: application/x-ndjson");
+    assert_has("\"done\":false,\"message\":{\"role\":\"assistant\",\"content\":\"词1 \"}}\n");
+    assert_has("\"done_reason\":\"length\"");
+    assert_int_equal(engine->last_sampling.seed, 5);
+    assert_int_equal(engine->last_n_max, 2);
+    call("POST", "/api/chat", USER("fail") "}");
+    assert_has("{\"error\":\"the deadline passed\"}\n");
+    call("POST", "/api/chat", USER("x") "," TOOL_CHAT "}");
+    assert_has("\"function\":{\"index\":0,\"name\":\"f1\",\"arguments\":{}}");
+    call("POST", "/api/generate", "{\"prompt\":\"p\",\"system\":\"S\",\"stream\":false}");
+    assert_string_equal(engine->last_prompt, "p");
+    assert_has("\"response\":\"词0 ");
+    call("POST", "/api/generate", "{\"prompt\":\"p\",\"raw\":true,\"stream\":false}");
+    assert_string_equal(engine->last_prompt, "p");
+    assert_int_equal(call("POST", "/api/chat", USER("x") ",\"options\":{\"mirostat\":1}}"), 400);
+    assert_has("{\"error\":\"options.mirostat: is not supported\"}");
+    assert_int_equal(call("POST", "/api/chat", USER("x") ",\"options\":{\"num_predict\":0}}"), 400);
+    assert_has("{\"error\":\"options.num_predict: ");
+    assert_int_equal(call("GET", "/api/absent", ""), 404);
+    assert_has("{\"error\":\"");
+    assert_int_equal(call("GET", "/api/tags", ""), 200);
+    assert_int_equal(call("POST", "/api/show", "{\"model\":\"absent\"}"), 404);
+}
+
+static void test_responses(void **state)
+{
+    static const char *const names[] = {"response.created",
+                                        "response.in_progress",
+                                        "response.output_item.added",
+                                        "response.content_part.added",
+                                        "response.reasoning_text.delta",
+                                        "response.reasoning_text.done",
+                                        "response.content_part.done",
+                                        "response.output_item.done",
+                                        "response.output_item.added",
+                                        "response.content_part.added",
+                                        "response.output_text.delta",
+                                        "response.output_text.done",
+                                        "response.content_part.done",
+                                        "response.output_item.done",
+                                        "response.completed"};
+    const char *path = "/v1/responses";
+    assert_int_equal(call("POST", path, "{\"input\":\"think\",\"instructions\":\"S\"}"), 200);
+    assert_string_equal(engine->last_prompt, "think");
+    json_t *body = body_json(), *output = json_object_get(body, "output");
+    assert_int_equal(json_array_size(output), 2);
+    assert_string_equal(json_string_value(json_object_get(body, "status")), "completed");
+    json_decref(body);
+    call("POST", path, "{\"input\":\"think\",\"stream\":true}");
+    assert_events(names, sizeof names / sizeof *names);
+    assert_has("\"text\":\"词1 词2 词3 词4 \"");
+    call("POST", path, "{\"input\":\"fail\",\"stream\":true}");
+    assert_has("event: response.failed\n");
+    assert_has("\"message\":\"the deadline passed\"");
+    call("POST", path,
+         "{\"input\":[{\"role\":\"user\",\"content\":\"a\"},{\"type\":\"function_call\","
+         "\"call_id\":\"c\",\"name\":\"f1\",\"arguments\":\"{}\"},{\"type\":"
+         "\"function_call_output\",\"call_id\":\"c\",\"output\":\"r\"}],\"tools\":[{\"type\":"
+         "\"function\",\"name\":\"f1\"}]}");
+    assert_has("\"type\":\"function_call\",\"status\":\"completed\",\"call_id\":\"call_");
+    assert_int_equal(call("POST", path, "{\"input\":\"x\",\"previous_response_id\":\"r\"}"), 400);
+    assert_error("unsupported_value", "previous_response_id");
+    assert_int_equal(call("POST", path, "{\"input\":\"x\",\"max_output_tokens\":0}"), 400);
+    assert_error("invalid_value", "max_output_tokens");
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
@@ -534,6 +685,9 @@ int main(void)
         TEST(test_tool_calls),
         TEST(test_stream),
         TEST(test_completions),
+        TEST(test_anthropic),
+        TEST(test_ollama),
+        TEST(test_responses),
         TEST(test_errors),
         TEST(test_sources),
         cmocka_unit_test_setup_teardown(test_key, setup_key, teardown),

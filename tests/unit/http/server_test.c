@@ -112,7 +112,8 @@ static void before(struct hd_http_request *request, void *ud)
         hd_http_reply(request, 403, "text/plain", "refused", 7);
 }
 
-static void error_body(struct hd_buf *out, int status, const char *message, void *ud)
+static void error_body(struct hd_buf *out, const char *path, int status, const char *message,
+                       void *ud)
 {
     hd_buf_printf(out, "{\"error\":{\"message\":\"%s\"}}", message);
 }
