@@ -158,12 +158,13 @@ def python_packages(report):
     """What golden tests compare with, in a folder of its own; without it they are skipped and say so."""
     name, folder = f"python packages: {', '.join(PYTHON_PACKAGES)}", os.path.abspath(f"{LOGS}/python")
     os.environ["PYTHONPATH"] = folder
-    if os.path.isdir(folder) or not report.wanted(name):
+    if all(os.path.isdir(f"{folder}/{package}") for package in PYTHON_PACKAGES) or not report.wanted(name):
         return
     os.makedirs(LOGS, exist_ok=True)
     shutil.rmtree(folder + ".part", ignore_errors=True)
     if step(report, name, [sys.executable, "-m", "pip", "install", "-q", "--target", folder + ".part",
                            *PYTHON_PACKAGES], 600):
+        shutil.rmtree(folder, ignore_errors=True)
         os.rename(folder + ".part", folder)
 
 

@@ -16,7 +16,7 @@ static void show_file(struct hd_http_request *request, void *ud)
     struct hd_api *api = ud;
     const char *name = hd_http_request_var(request, "file");
     if (!name)
-        name = "index.html";
+        name = strcmp(hd_http_request_pattern(request), "/") ? "openapi.json" : "index.html";
     for (size_t i = 0; i < api->options.n_file; i++) {
         const struct hd_api_file *file = &api->options.files[i];
         if (!strcmp(file->name, name)) {
@@ -51,6 +51,7 @@ static const struct hd_http_route routes[] = {
     {"GET", "/v1/models/{model}", hd_api__model, ROUTE_READ},
     {"POST", "/tokenize", hd_api__tokenize, ROUTE_TOKENS},
     {"POST", "/detokenize", hd_api__detokenize, ROUTE_TOKENS},
+    {"GET", "/openapi.json", show_file, ROUTE_OPEN},
     {"GET", "/healthz", hd_api__healthz, ROUTE_OPEN},
     {"GET", "/readyz", hd_api__readyz, ROUTE_OPEN},
     {"GET", "/startupz", hd_api__startupz, ROUTE_OPEN},
@@ -67,6 +68,12 @@ static const struct hd_http_route routes[] = {
     {"GET", "/", show_file, ROUTE_OPEN},
     {"GET", "/{file}", show_file, ROUTE_OPEN},
 };
+
+const struct hd_http_route *hd_api__routes(size_t *n)
+{
+    *n = sizeof routes / sizeof *routes;
+    return routes;
+}
 
 /* On every response. Nothing may be framed, sniffed, cached or loaded from elsewhere. */
 static const struct hd_http_header headers[] = {
@@ -110,8 +117,7 @@ static enum hd_err start_http(struct hd_api *api, struct hd_errmsg *msg)
     options.host = api->options.host;
     options.port = api->options.port;
     options.body_max = api->options.body_max;
-    options.routes = routes;
-    options.n_route = sizeof routes / sizeof *routes;
+    options.routes = hd_api__routes(&options.n_route);
     options.headers = headers;
     options.n_header = sizeof headers / sizeof *headers;
     options.before = hd_api__before;

@@ -163,6 +163,10 @@ extern const struct hd_api__schema hd_api__chat_schema, hd_api__completion_schem
     hd_api__embeddings_schema, hd_api__rerank_schema, hd_api__ollama_embed_schema,
     hd_api__tokenize_schema, hd_api__detokenize_schema, hd_api__kb_create_schema,
     hd_api__kb_add_schema, hd_api__kb_search_schema;
+/* schemas.c: of a route's body; NULL where it takes none. */
+const struct hd_api__schema *hd_api__body_schema(const char *method, const char *pattern);
+/* api.c: all of them. */
+const struct hd_http_route *hd_api__routes(size_t *n);
 /* A JSON object, duplicate keys refused, at most 64 levels deep. */
 int hd_api__parse(json_t **out, const char *body, size_t len, struct hd_api__fault *fault);
 /* Fills `out` from the object; null counts as absent; what the table lacks is refused by name.

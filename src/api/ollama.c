@@ -181,8 +181,8 @@ static int take_both(json_t *out, const json_t *root, const struct request *r,
                      struct hd_api__fault *fault)
 {
     hd_api__copy(out, NULL, root, "model");
-    hd_api__copy(out, NULL, root, "logprobs");
-    hd_api__copy(out, NULL, root, "top_logprobs");
+    if (r->top_logprobs || (r->logprobs && !json_is_false(r->logprobs)))
+        return unsupported(fault, "logprobs", "are not given here; /v1/chat/completions has them");
     json_object_set_new(out, "stream", json_boolean(r->stream || !r->has_stream));
     int rc = take_options(out, r->options, fault);
     return rc ? rc : take_format(out, r->format, fault);
