@@ -45,24 +45,44 @@ static void drop(struct chat *c, size_t from, size_t n)
     c->n -= n;
 }
 
+/* An end that the text does not explain. */
+static void tell_end(const struct hd_result *r)
+{
+    static const char *const thoughts[HD_REASONING_N] = {
+        [HD_REASONING_BUDGET] = "the thought's budget was spent",
+        [HD_REASONING_LENGTH] = "the thought was ended to leave room for the answer",
+        [HD_REASONING_LOOP] = "the thought went round in circles and was ended",
+        [HD_REASONING_ENDED] = "the model stopped thinking without an answer and was asked for one",
+    };
+    if (thoughts[r->reasoning_stop])
+        fprintf(stderr, "\n(%s)", thoughts[r->reasoning_stop]);
+    if (r->answer_loops)
+        fputs("\n(the answer went round in circles and was cut)", stderr);
+    else if (r->context_full)
+        fputs("\n(the context is full)", stderr);
+}
+
 static enum hd_err answer(struct chat *c, struct hd_app_answer *a, struct hd_errmsg *msg)
 {
+    const char *truncation = hd_options_str(c->app->options, "truncation");
     struct hd_request r = {.principal = &HD_PRINCIPAL_LOCAL,
                            .messages = c->messages,
                            .n_message = c->n,
                            .sampling = hd_app_sampling(c->app),
-                           .no_think = hd_options_flag(c->app->options, "no-think")};
+                           .drop_turns = !strcmp(truncation, "auto")};
     r.n_max = hd_options_str(c->app->options, "n") ? (int)hd_options_int(c->app->options, "n") : 0;
     r.n_stop = hd_options_list(c->app->options, "stop", &r.stop);
-    enum hd_err err;
-    /* A conversation longer than the context goes on without its oldest turn. */
-    while ((err = hd_app_answer_run(a, c->engine, &r, c->terminal ? HD_SHOW_TERMINAL : HD_SHOW_PIPE,
-                                    msg)) == HD_ERR_LIMIT &&
-           c->n >= c->n_system + 3) {
-        fputs("(the oldest turn no longer fits and was dropped)\n", stderr);
-        drop(c, c->n_system, 2);
-        r.n_message = c->n;
+    enum hd_err err = hd_app_thinking(&r, c->app, msg);
+    if (err)
+        return err;
+    err = hd_app_answer_run(a, c->engine, &r, c->terminal ? HD_SHOW_TERMINAL : HD_SHOW_PIPE, msg);
+    if (a->result.n_dropped) {
+        fprintf(stderr, "(the oldest %d messages no longer fit and were dropped)\n",
+                a->result.n_dropped);
+        drop(c, c->n_system, (size_t)a->result.n_dropped);
     }
+    if (!err)
+        tell_end(&a->result);
     return err;
 }
 
@@ -136,7 +156,14 @@ int hd_cmd_chat(struct hd_app *app)
     struct hd_model_info info;
     struct chat c = {.app = app, .terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)};
     const char *system = hd_options_str(app->options, "system");
-    enum hd_err err = hd_app_engine(&c.engine, &info, app, 1, 0, &msg);
+    const char *truncation = hd_options_str(app->options, "truncation");
+    struct hd_request check = {0};
+    enum hd_err err = hd_app_thinking(&check, app, &msg);
+    if (!err && strcmp(truncation, "auto") && strcmp(truncation, "disabled"))
+        err =
+            hd_fail(&msg, HD_ERR_USAGE, "--truncation %s: unknown (auto or disabled)", truncation);
+    if (!err)
+        err = hd_app_engine(&c.engine, &info, app, 1, 0, &msg);
     if (!err && system) {
         err = add(&c, "system", system);
         c.n_system = 1;

@@ -25,10 +25,12 @@ static json_t *timings_json(const struct hd_result *r, double load_s)
 
 static enum hd_err print_json(const struct hd_app_answer *a, double load_s, struct hd_errmsg *msg)
 {
-    json_t *json = json_pack("{s:s,s:s,s:o,s:s,s:o}", "answer", hd_buf_str(&a->answer), "reasoning",
-                             hd_buf_str(&a->reasoning), "usage", usage_json(&a->result),
-                             "finish_reason", hd_app_finish_name(a->result.finish), "timings",
-                             timings_json(&a->result, load_s));
+    json_t *json =
+        json_pack("{s:s,s:s,s:o,s:s,s:s,s:o}", "answer", hd_buf_str(&a->answer), "reasoning",
+                  hd_buf_str(&a->reasoning), "usage", usage_json(&a->result), "finish_reason",
+                  hd_app_finish_name(a->result.finish), "reasoning_stop",
+                  hd_reasoning_stop_name(a->result.reasoning_stop), "timings",
+                  timings_json(&a->result, load_s));
     if (!json)
         return hd_fail(msg, HD_ERR_NOMEM, "generate: out of memory");
     json_dumpf(json, stdout, JSON_COMPACT);
@@ -64,7 +66,6 @@ static void fill_request(struct hd_request *r, const struct hd_app *app, const c
     r->sampling = hd_app_sampling(app);
     r->n_max = hd_options_str(app->options, "n") ? (int)hd_options_int(app->options, "n") : 0;
     r->n_stop = hd_options_list(app->options, "stop", &r->stop);
-    r->no_think = hd_options_flag(app->options, "no-think");
     if (hd_options_flag(app->options, "raw")) {
         r->prompt = prompt;
     } else {
@@ -93,8 +94,10 @@ int hd_cmd_generate(struct hd_app *app)
     if (!err) {
         hd_app_catch_interrupt();
         fill_request(&request, app, prompt, messages);
-        err = hd_app_answer_run(&answer, engine, &request, show, &msg);
+        err = hd_app_thinking(&request, app, &msg);
     }
+    if (!err)
+        err = hd_app_answer_run(&answer, engine, &request, show, &msg);
     if (!err && app->json)
         err = print_json(&answer, info.load_s, &msg);
     else if (!err)

@@ -92,6 +92,24 @@ struct hd_sampling hd_app_sampling(const struct hd_app *app)
     };
 }
 
+enum hd_err hd_app_thinking(struct hd_request *r, const struct hd_app *app, struct hd_errmsg *msg)
+{
+    const char *effort = hd_options_str(app->options, "reasoning-effort");
+    bool most = hd_options_str(app->options, "max-thinking-tokens") != NULL;
+    if (effort && !hd_reasoning_effort(effort, &r->no_think, &r->max_thinking))
+        return hd_fail(msg, HD_ERR_USAGE,
+                       "--reasoning-effort %s: unknown (none, minimal, low, medium, high or xhigh)",
+                       effort);
+    if (most) {
+        r->max_thinking = (int)hd_options_int(app->options, "max-thinking-tokens");
+        r->no_think |= !r->max_thinking;
+    }
+    r->no_think |= hd_options_flag(app->options, "no-think");
+    r->ask_think = (effort || most) && !r->no_think;
+    r->any_loops = hd_options_flag(app->options, "allow-loops");
+    return HD_OK;
+}
+
 /* --- Ctrl-C ---------------------------------------------------------------------------------- */
 
 static volatile sig_atomic_t interrupts;

@@ -24,6 +24,11 @@ void hd_app_wait_ready(struct hd_engine *engine, size_t model);
 /* --temp, --top-p, --top-k, --min-p, --repeat-penalty and --seed. */
 struct hd_sampling hd_app_sampling(const struct hd_app *app);
 
+/* --no-think, --reasoning-effort, --max-thinking-tokens and --allow-loops. USAGE for an effort that
+ * does not exist. */
+enum hd_err hd_app_thinking(struct hd_request *out, const struct hd_app *app,
+                            struct hd_errmsg *msg);
+
 /* SIGINT is counted instead of ending the program. */
 void hd_app_catch_interrupt(void);
 bool hd_app_interrupted(void); /* since the last call */

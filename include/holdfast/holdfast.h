@@ -118,6 +118,10 @@ struct hd_request {
     const struct hd_message *messages;
     size_t n_message;
     bool no_think;     /* R1: answer without a thought */
+    bool ask_think;    /* of a model that does not think by itself, too */
+    int max_thinking;  /* tokens of the thought at most, its end included; 0 = as n_max allows */
+    bool any_loops;    /* true: text that goes round is not cut */
+    bool drop_turns;   /* a conversation too long for the context loses its oldest turns */
     const char *tools; /* functions the model may call: JSON list as in OpenAI's API, or NULL */
     /* With tools: "" = a function must be called, a name = this one; NULL: as the model likes. */
     const char *tool_choice;
@@ -156,9 +160,29 @@ enum hd_text_kind {
 };
 enum hd_finish { HD_FINISH_STOP, HD_FINISH_LENGTH, HD_FINISH_CANCELLED, HD_FINISH_ERROR };
 
+/* Why a thought ended. Answers to messages always keep room for an answer: near the limit the model
+ * is told, then the thought is closed for it. */
+enum hd_reasoning_stop {
+    HD_REASONING_NONE,   /* there was none, and none was due */
+    HD_REASONING_CLOSED, /* by the model */
+    HD_REASONING_BUDGET, /* max_thinking was spent */
+    HD_REASONING_LENGTH, /* what was left of n_max, or of the context, was needed for the answer */
+    HD_REASONING_LOOP,   /* it went round in circles */
+    HD_REASONING_ENDED,  /* the model ended its turn without an answer */
+    HD_REASONING_OPEN,   /* it did not: cancelled, failed, or a plain prompt's */
+    HD_REASONING_N
+};
+const char *hd_reasoning_stop_name(enum hd_reasoning_stop stop); /* "closed", … */
+/* none, minimal, low, medium, high, xhigh: false for another name. */
+bool hd_reasoning_effort(const char *name, bool *no_think, int *max_thinking);
+
 struct hd_result {
     enum hd_finish finish;
-    enum hd_err err; /* where finish is ERROR */
+    enum hd_reasoning_stop reasoning_stop;
+    bool answer_loops; /* LENGTH: the answer went round in circles and was cut */
+    bool context_full; /* LENGTH: at the context's end, not at n_max */
+    int n_dropped;     /* messages that drop_turns left out */
+    enum hd_err err;   /* where finish is ERROR */
     struct hd_errmsg message;
     int n_prompt, n_cached, n_generated,
         n_reasoning; /* tokens; n_cached of the prompt were reused */
@@ -313,6 +337,8 @@ enum hd_err hd_engine_detokenize(struct hd_engine *engine, const char *model, co
 struct hd_engine_stats { /* totals since start, unless noted */
     uint64_t requests, finished, cancelled, failed, refused;
     uint64_t prompt_tokens, cached_tokens, generated_tokens, reasoning_tokens;
+    uint64_t reasoning_stops[HD_REASONING_N];
+    uint64_t answer_loops;
     uint64_t embed_requests, embed_texts, embed_tokens, embed_truncated; /* encoders; finished */
     uint64_t steps;                                                      /* scheduler steps */
     double busy_s;                                                       /* seconds inside steps */

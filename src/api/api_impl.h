@@ -60,6 +60,8 @@ enum hd_api__metric {
     M_REJECTED,
     M_CANCELLED,
     M_TOKENS,
+    M_REASONING_STOPS,
+    M_ANSWER_LOOPS,
     M_TTFT,
     M_TPOT,
     M_DURATION,
@@ -189,7 +191,8 @@ struct hd_api__params {
     bool has_temperature, has_top_p, has_seed, has_top_k, has_repetition_penalty;
     int top_k, max_tokens, max_completion_tokens;
     uint64_t seed;
-    bool no_think;
+    bool no_think, ask_think, any_loops, drop_turns;
+    int max_thinking; /* 0: no budget */
     const char *stop[HD_API_MAX_STOP];
     size_t n_stop;
     struct hd_message *message; /* owned array */

@@ -369,6 +369,10 @@ void hd_api__params_request(const struct hd_api__params *p, const struct hd_mode
         .messages = p->message,
         .n_message = p->n_message,
         .no_think = p->no_think,
+        .ask_think = p->ask_think,
+        .max_thinking = p->max_thinking,
+        .any_loops = p->any_loops,
+        .drop_turns = p->drop_turns,
         .tools = p->tools,
         .prompt = p->prompt,
         .ids = p->ids,
@@ -477,6 +481,7 @@ static int open_turn(struct hd_api__gen *gen, const struct hd_model_info *info,
     options.n_max = p->max_completion_tokens ? p->max_completion_tokens : p->max_tokens;
     options.sampling = hd_api__params_sampling(p, info && info->thinks);
     options.no_think = p->no_think;
+    options.max_thinking = p->max_thinking;
     enum hd_err err = HD_OK;
     if (!rc)
         err = hd_kb_open(&kb, api->options.kb_dir, &gen->call.who, p->knowledge_base, false, &msg);

@@ -42,6 +42,20 @@ static const struct hd_metric table[M_COUNT] = {
          {"phase"},
          NULL,
          0},
+    [M_REASONING_STOPS] =
+        {"holdfast_reasoning_stops_total",
+         HD_METRIC_COUNTER,
+         "Thoughts by why they ended: closed (by the model), budget, length, loop, ended (the "
+         "model's turn, without an answer), open (cancelled or failed).",
+         {"reason"},
+         NULL,
+         0},
+    [M_ANSWER_LOOPS] = {"holdfast_answer_loops_total",
+                        HD_METRIC_COUNTER,
+                        "Answers that went round in circles and were cut.",
+                        {NULL},
+                        NULL,
+                        0},
     [M_TTFT] = {"holdfast_ttft_seconds",
                 HD_METRIC_HISTOGRAM,
                 "From submission to the first token.",
@@ -185,6 +199,10 @@ void hd_api__metrics_collect(struct hd_api *api)
     hd_metrics_set(m, M_TOKENS, HD_LABELS("cached"), (double)s.cached_tokens);
     hd_metrics_set(m, M_TOKENS, HD_LABELS("generated"), (double)s.generated_tokens);
     hd_metrics_set(m, M_TOKENS, HD_LABELS("reasoning"), (double)s.reasoning_tokens);
+    for (int i = HD_REASONING_NONE + 1; i < HD_REASONING_N; i++)
+        hd_metrics_set(m, M_REASONING_STOPS, HD_LABELS(hd_reasoning_stop_name(i)),
+                       (double)s.reasoning_stops[i]);
+    hd_metrics_set(m, M_ANSWER_LOOPS, NULL, (double)s.answer_loops);
     hd_metrics_set(m, M_ENGINE_REQUESTS, HD_LABELS("finished"), (double)s.finished);
     hd_metrics_set(m, M_ENGINE_REQUESTS, HD_LABELS("cancelled"), (double)s.cancelled);
     hd_metrics_set(m, M_ENGINE_REQUESTS, HD_LABELS("failed"), (double)s.failed);

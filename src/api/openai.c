@@ -14,6 +14,22 @@ static const char *finish_reason(const struct hd_api__gen *gen)
     return names[hd_api__finish_of(gen)];
 }
 
+/* What OpenAI's finish_reason has no word for, or NULL. */
+static const char *stop_reason(const struct hd_api__gen *gen)
+{
+    const struct hd_result *r = &gen->result;
+    if (!gen->has_result || r->finish != HD_FINISH_LENGTH)
+        return NULL;
+    return r->answer_loops ? "loop" : r->context_full ? "context" : NULL;
+}
+
+/* Why the thought ended, or NULL where none was due. */
+static const char *reasoning_stop(const struct hd_api__gen *gen)
+{
+    bool any = gen->surface->chat && gen->has_result && gen->result.reasoning_stop;
+    return any ? hd_reasoning_stop_name(gen->result.reasoning_stop) : NULL;
+}
+
 static json_t *usage_json(const struct hd_result *r)
 {
     return json_pack("{s:i,s:i,s:i,s:{s:i},s:{s:i}}", "prompt_tokens", r->n_prompt,
@@ -192,7 +208,14 @@ static void end(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds)
     hd_buf_printf(out, ",\"choices\":[{\"index\":0,%s",
                   hd_api__is_chat(gen) ? "\"delta\":{}" : "\"text\":\"\"");
     append_logprobs(gen, out);
-    hd_buf_printf(out, ",\"finish_reason\":\"%s\"}]", finish_reason(gen));
+    hd_buf_printf(out, ",\"finish_reason\":\"%s\"", finish_reason(gen));
+    if (stop_reason(gen))
+        hd_buf_printf(out, ",\"stop_reason\":\"%s\"", stop_reason(gen));
+    if (reasoning_stop(gen))
+        hd_buf_printf(out, ",\"reasoning_stop\":\"%s\"", reasoning_stop(gen));
+    hd_buf_puts(out, "}]");
+    if (gen->result.n_dropped)
+        hd_buf_printf(out, ",\"dropped_messages\":%d", gen->result.n_dropped);
     json_object_foreach(grounds, key, value) append_member(out, key, json_incref(value));
     chunk_close(out);
     if (gen->params.include_usage) {
@@ -253,6 +276,12 @@ static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
     }
     json_object_set_new(choice, "logprobs", logprobs_json(gen));
     json_object_set_new(choice, "finish_reason", json_string(finish_reason(gen)));
+    if (stop_reason(gen))
+        json_object_set_new(choice, "stop_reason", json_string(stop_reason(gen)));
+    if (reasoning_stop(gen))
+        json_object_set_new(choice, "reasoning_stop", json_string(reasoning_stop(gen)));
+    if (gen->result.n_dropped)
+        json_object_set_new(body, "dropped_messages", json_integer(gen->result.n_dropped));
     json_object_set_new(body, "id", json_string(gen->id));
     json_object_set_new(body, "object", json_string(chat ? "chat.completion" : "text_completion"));
     json_object_set_new(body, "created", json_integer(gen->created));

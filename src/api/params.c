@@ -17,8 +17,9 @@ struct raw {
     json_t *messages, *prompt, *stop, *stream_options, *logit_bias, *response_format, *tools;
     json_t *functions, *tool_choice, *modalities, *thinking, *template_kwargs, *logprobs;
     json_t *parallel;
-    const char *reasoning_effort, *grammar, *suffix;
-    int best_of, top_logprobs;
+    const char *reasoning_effort, *truncation, *grammar, *suffix;
+    bool loop_detection, has_loop_detection, has_max_thinking;
+    int max_thinking, best_of, top_logprobs;
     bool has_top;
 };
 
@@ -59,6 +60,9 @@ static const struct hd_api__field chat_fields[] = {
     {"tool_choice", KIND_JSON, AT(tool_choice), 0, 0, 0},
     {"modalities", KIND_JSON, AT(modalities), 0, 0, 0},
     {"reasoning_effort", KIND_STRING, AT(reasoning_effort), 0, 0, 0},
+    {"max_thinking_tokens", KIND_INT, AT(max_thinking), 0, MAX_TOKENS, AT(has_max_thinking)},
+    {"loop_detection", KIND_BOOL, AT(loop_detection), 0, 0, AT(has_loop_detection)},
+    {"truncation", KIND_STRING, AT(truncation), 0, 0, 0},
     {"thinking", KIND_JSON, AT(thinking), 0, 0, 0},
     {"chat_template_kwargs", KIND_JSON, AT(template_kwargs), 0, 0, 0},
     {"parallel_tool_calls", KIND_JSON, AT(parallel), 0, 0, 0},
@@ -218,38 +222,75 @@ static int take_tools(struct raw *raw, struct hd_api__fault *fault)
                         : hd_api__fault(fault, 503, NULL, NULL, "out of memory");
 }
 
-/* Four spellings of "answer without a thought". */
+/* {"type":"enabled","budget_tokens":N}, as other servers spell it. */
+static int take_thinking_object(struct raw *raw, struct hd_api__fault *fault)
+{
+    const json_t *type = json_object_get(raw->thinking, "type");
+    const json_t *budget = json_object_get(raw->thinking, "budget_tokens");
+    if (!raw->thinking)
+        return 0;
+    if (!is_string(type, "enabled") && !is_string(type, "disabled"))
+        return invalid(fault, "thinking",
+                       "{\"type\":\"enabled\"} (maybe with \"budget_tokens\") or "
+                       "{\"type\":\"disabled\"}");
+    if (budget && (!json_is_integer(budget) || json_integer_value(budget) < 1 ||
+                   json_integer_value(budget) > MAX_TOKENS))
+        return invalid(fault, "thinking.budget_tokens", "must be a whole number from 1");
+    raw->p.no_think |= is_string(type, "disabled");
+    raw->p.ask_think |= is_string(type, "enabled");
+    if (budget)
+        raw->p.max_thinking = (int)json_integer_value(budget);
+    return 0;
+}
+
+static int take_template_kwargs(struct raw *raw, struct hd_api__fault *fault)
+{
+    const char *key;
+    json_t *value;
+    if (raw->template_kwargs && !json_is_object(raw->template_kwargs))
+        return invalid(fault, "chat_template_kwargs", "must be an object");
+    json_object_foreach(raw->template_kwargs, key, value)
+    {
+        if ((strcmp(key, "enable_thinking") && strcmp(key, "thinking")) || !json_is_boolean(value))
+            return unsupported(fault, "chat_template_kwargs",
+                               "only the booleans enable_thinking and thinking are supported");
+        raw->p.no_think |= json_is_false(value);
+        raw->p.ask_think |= json_is_true(value);
+    }
+    return 0;
+}
+
+/* Whether, and how much, to think: OpenAI's spelling, those of other servers, and a plain number,
+ * which is the most exact and wins over them. "Off" wins over "on". */
 static int take_thinking(struct raw *raw, struct hd_api__fault *fault)
 {
-    static const char *const efforts[] = {"none", "minimal", "low", "medium", "high", "xhigh"};
+    struct hd_api__params *p = &raw->p;
     const char *effort = raw->reasoning_effort;
-    size_t i = 0;
-    while (effort && i < 6 && strcmp(effort, efforts[i]))
-        i++;
-    if (effort && i == 6)
+    if (effort && !hd_reasoning_effort(effort, &p->no_think, &p->max_thinking))
         return hd_api__fault(fault, 400, "invalid_value", "reasoning_effort",
                              "reasoning_effort: none, minimal, low, medium, high or xhigh");
-    raw->p.no_think = effort && i == 0;
-    if (raw->thinking) {
-        const json_t *type = json_object_get(raw->thinking, "type");
-        if (!is_string(type, "enabled") && !is_string(type, "disabled"))
-            return invalid(fault, "thinking", "{\"type\":\"enabled\"} or {\"type\":\"disabled\"}");
-        raw->p.no_think |= is_string(type, "disabled");
+    p->ask_think = effort && !p->no_think;
+    int rc = take_thinking_object(raw, fault);
+    if (!rc)
+        rc = take_template_kwargs(raw, fault);
+    if (raw->has_max_thinking) {
+        p->max_thinking = raw->max_thinking;
+        p->no_think |= !raw->max_thinking;
+        p->ask_think = true;
     }
-    if (raw->template_kwargs) {
-        const char *key;
-        json_t *value;
-        if (!json_is_object(raw->template_kwargs))
-            return invalid(fault, "chat_template_kwargs", "must be an object");
-        json_object_foreach(raw->template_kwargs, key, value)
-        {
-            if ((strcmp(key, "enable_thinking") && strcmp(key, "thinking")) ||
-                !json_is_boolean(value))
-                return unsupported(fault, "chat_template_kwargs",
-                                   "only the booleans enable_thinking and thinking are supported");
-            raw->p.no_think |= json_is_false(value);
-        }
-    }
+    p->ask_think = p->ask_think && !p->no_think;
+    return rc;
+}
+
+static int take_policies(struct raw *raw, struct hd_api__fault *fault)
+{
+    const char *how = raw->truncation;
+    if (how && strcmp(how, "auto") && strcmp(how, "disabled"))
+        return hd_api__fault(fault, 400, "invalid_value", "truncation",
+                             "truncation: \"disabled\" (a conversation too long is refused) or "
+                             "\"auto\" (its oldest turns are left out)");
+    raw->p.drop_turns = how && !strcmp(how, "auto");
+    raw->p.any_loops = raw->has_loop_detection && !raw->loop_detection;
     return 0;
 }
 
@@ -424,6 +465,8 @@ int hd_api__params_chat_json(struct hd_api__params *out, json_t *root, struct hd
             hd_api__take_logprobs(&raw.p, raw.logprobs, raw.top_logprobs, raw.has_top, true, fault);
     if (!rc)
         rc = take_thinking(&raw, fault);
+    if (!rc)
+        rc = take_policies(&raw, fault);
     if (!rc)
         rc = take_tools(&raw, fault);
     if (!rc)

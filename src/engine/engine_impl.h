@@ -15,6 +15,7 @@
 #include "engine/memory.h"
 #include "engine/policy.h"
 #include "engine/sampler.h"
+#include "engine/thinking.h"
 #include "holdfast/holdfast.h"
 #include "model/encoder.h"
 #include "model/model.h"
@@ -54,6 +55,7 @@ struct hd_loaded {
     bool add_bos;                                /* to plain prompts */
     int32_t think_open, think_close;             /* ids of <think> and </think>, or -1 */
     _Atomic(struct hd_grammar_cache *) grammars; /* made by the first request that needs it */
+    _Atomic(struct hd_think_lexicon *) lexicon;  /* as well */
     int n_ctx, n_row_max, n_out_max;
     int64_t created;
     struct hd_loader loader;
@@ -108,6 +110,8 @@ struct hd_session {
     struct hd_logprobs *logprobs;     /* NULL: not asked for */
     int32_t extra_end[HD_EXTRA_ENDS]; /* that end this text beside the model's own */
     size_t n_extra_end;
+    struct hd_thinking *thinking; /* NULL: nothing is watched or steered */
+    bool to_context_end;          /* n_max is what the context leaves */
     int32_t watch[HD_WATCH_MAX];
     size_t n_watch;
 
@@ -226,8 +230,9 @@ bool hd_embed__step(struct hd_engine *engine, struct hd_loaded *m);
 void hd_embed__job_free(struct hd_embed_job *job);
 
 /* session.c */
-/* The next id for a row of logits, which it changes. -1 where no logit is a number, or nothing may
- * come. norm: log of the sum of the logits' exponentials. */
+/* The next id for a row of logits, which it changes: forced, or sampled among what is not ruled
+ * out. -1 where no logit is a number, or nothing may come. norm: log of the sum of the logits'
+ * exponentials. */
 int32_t hd_session__pick(struct hd_session *s, float *logits, double norm);
 void hd_session__free(struct hd_session *s);
 /* Feeds one sampled token: records it, streams it, decides whether the session ends. */

@@ -22,6 +22,7 @@ void hd_loaded__free(struct hd_loaded *m)
     hd_runner_free(m->runner);
     hd_model_free(m->model);
     hd_grammar_cache_free(atomic_load(&m->grammars));
+    hd_think_lexicon_free(atomic_load(&m->lexicon));
     hd_tokenizer_free(m->tokenizer);
     hd_store_close(m->store);
     hd_policy_free(m->policy);

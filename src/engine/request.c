@@ -6,10 +6,23 @@
 #include "base/clock.h"
 #include "engine/engine_impl.h"
 
+enum {
+    DEFAULT_ANSWER = 1024, /* tokens kept for an answer when turns are dropped */
+    ASKED_THOUGHT = 2048,  /* budget of a model that thinks only when asked */
+};
+
 /* --- prompt ---------------------------------------------------------------------------------- */
 
+/* How a conversation is rendered: the request's wish, and what the context makes of it. */
+struct rendering {
+    bool no_think;
+    size_t n_keep; /* leading messages (system) that are never left out */
+    size_t n_drop; /* messages behind them that are */
+};
+
 static enum hd_err render_messages(const struct hd_loaded *loaded, struct hd_ids *ids,
-                                   const struct hd_request *r, struct hd_errmsg *msg)
+                                   const struct hd_request *r, const struct rendering *how,
+                                   struct hd_errmsg *msg)
 {
     struct hd_chat_message *messages = calloc(r->n_message, sizeof *messages);
     if (!messages)
@@ -26,15 +39,87 @@ static enum hd_err render_messages(const struct hd_loaded *loaded, struct hd_ids
         err = hd_fail(msg, HD_ERR_UNSUPPORTED,
                       "%s: the model has no chat form that we know (send a plain prompt instead)",
                       loaded->name);
-    const struct hd_chat_options options = {.no_think = r->no_think, .tools = r->tools};
+    const struct hd_chat_options options = {
+        .no_think = how->no_think, .ask_think = r->ask_think, .tools = r->tools};
+    size_t keep = how->n_keep, n = r->n_message - how->n_drop;
+    memmove(messages + keep, messages + keep + how->n_drop, (n - keep) * sizeof *messages);
     if (!err)
-        err = hd_chat_render(loaded->tokenizer, ids, messages, r->n_message, &options, msg);
+        err = hd_chat_render(loaded->tokenizer, ids, messages, n, &options, msg);
     free(messages);
     return err;
 }
 
+/* The n-th question from the end begins a turn that ends before the next one; a turn holds
+ * everything between: answers, calls, results. Returns how many messages the k oldest turns have,
+ * and less turns than asked for where the last question would go too. */
+static size_t turns_len(const struct hd_request *r, size_t n_keep, size_t k)
+{
+    size_t end = n_keep;
+    for (size_t i = n_keep + 1; i < r->n_message && k; i++)
+        if (r->messages[i].role && !strcmp(r->messages[i].role, "user")) {
+            end = i;
+            k--;
+        }
+    return end - n_keep;
+}
+
+/* Tokens that a prompt may have where turns may be left out: what is asked for must fit behind it,
+ * as far as that is a half of the context. */
+static size_t prompt_room(const struct hd_loaded *m, const struct hd_request *r)
+{
+    int due = r->n_max ? r->n_max : DEFAULT_ANSWER;
+    return (size_t)(m->n_ctx - (due < m->n_ctx / 2 ? due : m->n_ctx / 2));
+}
+
+/* Leaves out as few of the oldest turns as the context demands (halving; a prompt with more left
+ * out is shorter). Nothing helps: the whole conversation, for the sentence that says so. */
+static enum hd_err drop_turns(const struct hd_loaded *m, struct hd_ids *ids,
+                              const struct hd_request *r, struct rendering *how,
+                              struct hd_errmsg *msg)
+{
+    size_t room = prompt_room(m, r), low = 1, high = 0;
+    enum hd_err err = HD_OK;
+    for (size_t i = how->n_keep + 1; i < r->n_message; i++)
+        high += r->messages[i].role && !strcmp(r->messages[i].role, "user");
+    size_t most = high;
+    while (low < high && !err) {
+        size_t k = low + (high - low) / 2;
+        how->n_drop = turns_len(r, how->n_keep, k);
+        ids->n = 0;
+        ids->err = HD_OK;
+        err = render_messages(m, ids, r, how, msg);
+        bool fits = !err && ids->n <= room;
+        if (err == HD_ERR_LIMIT)
+            err = HD_OK;
+        if (fits)
+            high = k;
+        else
+            low = k + 1;
+    }
+    how->n_drop = most ? turns_len(r, how->n_keep, high) : 0;
+    ids->n = 0;
+    ids->err = HD_OK;
+    return err ? err : render_messages(m, ids, r, how, msg);
+}
+
+static enum hd_err render_conversation(const struct hd_loaded *m, struct hd_ids *ids,
+                                       const struct hd_request *r, struct rendering *how,
+                                       struct hd_errmsg *msg)
+{
+    while (how->n_keep < r->n_message && r->messages[how->n_keep].role &&
+           !strcmp(r->messages[how->n_keep].role, "system"))
+        how->n_keep++;
+    if (how->n_drop)
+        return render_messages(m, ids, r, how, msg);
+    enum hd_err err = render_messages(m, ids, r, how, msg);
+    if (r->drop_turns && (err == HD_ERR_LIMIT || (!err && ids->n > prompt_room(m, r))))
+        err = drop_turns(m, ids, r, how, msg);
+    return err;
+}
+
 static enum hd_err make_ids(const struct hd_loaded *m, struct hd_ids *ids,
-                            const struct hd_request *r, struct hd_errmsg *msg)
+                            const struct hd_request *r, struct rendering *how,
+                            struct hd_errmsg *msg)
 {
     enum hd_err err = HD_OK;
     int forms = (r->n_message > 0) + (r->prompt != NULL) + (r->n_id > 0);
@@ -49,7 +134,7 @@ static enum hd_err make_ids(const struct hd_loaded *m, struct hd_ids *ids,
     if (msg)
         msg->text[0] = 0;
     if (r->n_message) {
-        err = render_messages(m, ids, r, msg);
+        err = render_conversation(m, ids, r, how, msg);
     } else if (r->prompt) {
         if (m->add_bos)
             hd_ids_push(ids, hd_tokenizer_bos(m->tokenizer));
@@ -138,17 +223,24 @@ static bool opens_think(const struct hd_session *s)
     return false;
 }
 
-static enum hd_err new_splitter(struct hd_session *s, const struct hd_request *r)
+/* Whether the model is asked to think that does not by itself. */
+static bool asked(const struct hd_loaded *m, const struct hd_request *r)
+{
+    return r->n_message && r->ask_think && !r->no_think && !hd_chat_thinks(m->tokenizer);
+}
+
+static enum hd_err new_splitter(struct hd_session *s, const struct hd_request *r, bool no_think)
 {
     const struct hd_loaded *m = s->model;
     if (!m->tokenizer)
         return HD_OK;
-    bool thinks = hd_chat_thinks(m->tokenizer);
-    bool by_form = m->think_open < 0 && thinks && r->n_message && !r->no_think;
+    bool ask = asked(m, r), thinks = ask || hd_chat_thinks(m->tokenizer);
+    bool by_form = m->think_open < 0 && thinks && r->n_message && !no_think;
     s->in_reasoning = by_form || opens_think(s);
     const struct hd_split_options options = {
         .starts_in_think = s->in_reasoning,
         .split_think = thinks,
+        .answer_tags = ask,
         .stop = (const char *const *)s->stop_text,
         .n_stop = s->n_stop,
         .tools = r->tools,
@@ -181,15 +273,94 @@ static enum hd_err new_choices(struct hd_session *s, const struct hd_request *r,
                              s->in_reasoning, msg);
 }
 
+/* The model's lexicon, made now where this is the first to need it. */
+static enum hd_err get_lexicon(const struct hd_think_lexicon **out, struct hd_loaded *m)
+{
+    struct hd_think_lexicon *made, *none = NULL;
+    *out = atomic_load(&m->lexicon);
+    if (*out)
+        return HD_OK;
+    enum hd_err err = hd_think_lexicon_new(&made, m->tokenizer);
+    if (err)
+        return err;
+    if (!atomic_compare_exchange_strong(&m->lexicon, &none, made)) {
+        hd_think_lexicon_free(made); /* another request was faster */
+        made = none;
+    }
+    *out = made;
+    return HD_OK;
+}
+
+static bool may_think(const struct hd_loaded *m, const struct hd_request *r)
+{
+    return m->tokenizer && r->n_message && !r->ignore_end &&
+           (asked(m, r) || hd_chat_thinks(m->tokenizer));
+}
+
+/* A model that was asked for its thought has not learnt to end it. */
+static int thought_budget(const struct hd_loaded *m, const struct hd_request *r)
+{
+    return r->max_thinking ? r->max_thinking : asked(m, r) ? ASKED_THOUGHT : 0;
+}
+
+static enum hd_err new_thinking(struct hd_session *s, const struct hd_request *r, bool no_think)
+{
+    struct hd_loaded *m = s->model;
+    if (!s->splitter || !r->n_message || r->ignore_end)
+        return HD_OK;
+    bool dropped = no_think && !r->no_think;
+    struct hd_thinking_options options = {
+        .starts_in_thought = s->in_reasoning,
+        .may_open = !no_think,
+        .asked = asked(m, r),
+        .n_max = s->n_max,
+        .budget = thought_budget(m, r),
+        .any_loops = r->any_loops,
+        .stop = !dropped          ? HD_REASONING_NONE
+                : r->max_thinking ? HD_REASONING_BUDGET
+                                  : HD_REASONING_LENGTH,
+    };
+    enum hd_err err = may_think(m, r) ? get_lexicon(&options.lexicon, m) : HD_OK;
+    return err ? err : hd_thinking_new(&s->thinking, m->tokenizer, &options);
+}
+
+/* Tokens to generate: what is asked for, as far as the context has room. */
+static int n_to_generate(const struct hd_loaded *m, const struct hd_request *r, size_t n_prompt)
+{
+    int room = m->n_ctx - (int)n_prompt;
+    return r->n_max && r->n_max < room ? r->n_max : room;
+}
+
+/* A thought for which there is no room does not begin: the prompt is rendered again without. */
+static enum hd_err fit_thought(struct hd_loaded *m, struct hd_ids *ids, const struct hd_request *r,
+                               struct rendering *how, struct hd_errmsg *msg)
+{
+    const struct hd_think_lexicon *lexicon;
+    how->no_think = r->no_think;
+    enum hd_err err = make_ids(m, ids, r, how, msg);
+    if (err || how->no_think || !may_think(m, r) || ids->n >= (size_t)m->n_ctx)
+        return err;
+    err = get_lexicon(&lexicon, m);
+    if (err)
+        return hd_fail(msg, err, "request: %s", hd_err_text(err));
+    if (hd_thinking_fits(lexicon, n_to_generate(m, r, ids->n), thought_budget(m, r)))
+        return HD_OK;
+    how->no_think = true;
+    ids->n = 0;
+    return make_ids(m, ids, r, how, msg);
+}
+
 /* Takes over the ids of the prompt. */
 static enum hd_err fill_session(struct hd_session *s, const struct hd_request *r,
-                                const struct hd_ids *prompt, struct hd_errmsg *msg)
+                                const struct hd_ids *prompt, const struct rendering *how,
+                                struct hd_errmsg *msg)
 {
     struct hd_loaded *m = s->model;
     const char *tenant = r->principal && r->principal->tenant ? r->principal->tenant : "local";
-    int room = m->n_ctx - (int)prompt->n;
     s->w.n_prompt = s->w.n_id = (int)prompt->n;
-    s->n_max = r->n_max && r->n_max < room ? r->n_max : room;
+    s->n_max = n_to_generate(m, r, prompt->n);
+    s->to_context_end = s->n_max != r->n_max;
+    s->result.n_dropped = (int)how->n_drop;
     s->ignore_end = r->ignore_end;
     size_t n = (size_t)s->w.n_prompt + (size_t)s->n_max;
     s->ids = malloc(n * sizeof *s->ids);
@@ -212,7 +383,9 @@ static enum hd_err fill_session(struct hd_session *s, const struct hd_request *r
     for (int i = 0; !err && i < s->w.n_prompt; i++)
         hd_sampler_accept(s->sampler, s->ids[i], false);
     if (!err)
-        err = new_splitter(s, r);
+        err = new_splitter(s, r, how->no_think);
+    if (!err)
+        err = new_thinking(s, r, how->no_think);
     return err ? hd_fail(msg, err, "request: %s", hd_err_text(err)) : new_choices(s, r, msg);
 }
 
@@ -221,6 +394,9 @@ static enum hd_err check_request(const struct hd_request *r, const struct hd_cal
 {
     if (!callbacks->on_done)
         return hd_fail(msg, HD_ERR_INVALID, "request: on_done must be given");
+    if (r->max_thinking < 0)
+        return hd_fail(msg, HD_ERR_INVALID,
+                       "request: the tokens of a thought must not be negative");
     if (r->n_max < 0)
         return hd_fail(msg, HD_ERR_INVALID, "request: the number of tokens must not be negative");
     if (!(r->timeout_s >= 0 && r->timeout_s < 1e9))
@@ -294,6 +470,7 @@ enum hd_err hd_engine_submit(struct hd_engine *e, uint64_t *out_id, const struct
                              const struct hd_callbacks *callbacks, struct hd_errmsg *msg)
 {
     struct hd_ids ids;
+    struct rendering how = {0};
     uint64_t id = 0;
     double now = hd_clock_seconds();
     struct hd_loaded *m;
@@ -310,13 +487,13 @@ enum hd_err hd_engine_submit(struct hd_engine *e, uint64_t *out_id, const struct
     s->callbacks = *callbacks;
     s->t_submit = now;
     s->deadline = r->timeout_s > 0 ? now + r->timeout_s : 0;
-    err = make_ids(m, &ids, r, msg);
+    err = fit_thought(m, &ids, r, &how, msg);
     if (!err)
         err = check_ids(m, &ids, msg);
     if (!err)
         err = copy_watch(s, r, msg);
     if (!err)
-        err = fill_session(s, r, &ids, msg);
+        err = fill_session(s, r, &ids, &how, msg);
     if (err)
         count_refused(e);
     else

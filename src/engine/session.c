@@ -11,6 +11,7 @@ void hd_session__free(struct hd_session *s)
     if (!s)
         return;
     hd_splitter_free(s->splitter);
+    hd_thinking_free(s->thinking);
     hd_sampler_free(s->sampler);
     hd_constraint_free(s->constraint);
     hd_logprobs__free(s->logprobs);
@@ -31,7 +32,8 @@ static void emit(enum hd_split_kind kind, const char *text, size_t len, void *ud
                                               [HD_SPLIT_ANSWER] = HD_TEXT_ANSWER,
                                               [HD_SPLIT_CALL] = HD_TEXT_CALL};
     struct hd_session *s = ud;
-    s->in_reasoning = kind == HD_SPLIT_REASONING;
+    if (s->thinking)
+        hd_thinking_text(s->thinking, kinds[kind], text, len);
     if (s->callbacks.on_text && len)
         s->callbacks.on_text(s->callbacks.ud, kinds[kind], text, len);
 }
@@ -41,6 +43,8 @@ static void count_end(struct hd_engine *e, const struct hd_session *s)
     const struct hd_result *r = &s->result;
     int n_running = hd_scheduler__n_running(e);
     pthread_mutex_lock(&e->mu);
+    e->stats.reasoning_stops[r->reasoning_stop]++;
+    e->stats.answer_loops += r->answer_loops;
     e->stats.finished += r->finish == HD_FINISH_STOP || r->finish == HD_FINISH_LENGTH;
     e->stats.cancelled += r->finish == HD_FINISH_CANCELLED;
     e->stats.failed += r->finish == HD_FINISH_ERROR;
@@ -64,6 +68,12 @@ static void fill_result(struct hd_session *s, enum hd_finish finish, enum hd_err
     r->err = err;
     if (err)
         hd_fail(&r->message, err, "%s", why ? why : hd_err_text(err));
+    if (s->thinking)
+        r->reasoning_stop = hd_thinking_stop(s->thinking);
+    else if (s->in_reasoning)
+        r->reasoning_stop = HD_REASONING_OPEN;
+    else if (r->n_reasoning)
+        r->reasoning_stop = HD_REASONING_CLOSED;
     r->n_prompt = s->w.n_prompt;
     r->n_generated = s->w.n_id - s->w.n_prompt;
     r->queue_s = (s->admitted ? s->t_admit : now) - s->t_submit;
@@ -109,22 +119,6 @@ static bool is_constrained(const struct hd_session *s)
     return s->constraint && hd_splitter_kind(s->splitter) != HD_SPLIT_REASONING;
 }
 
-int32_t hd_session__pick(struct hd_session *s, float *logits, double norm)
-{
-    struct hd_loaded *m = s->model;
-    if (s->logprobs)
-        hd_logprobs__keep(s->logprobs, logits, m->hp->n_vocab, norm);
-    if (is_constrained(s) && hd_constraint_mask(s->constraint, logits, m->hp->n_vocab))
-        return -1;
-    int32_t id = hd_sampler_pick(s->sampler, logits, m->candidates);
-    if (id >= 0) {
-        double logprob = hd_sampler_raw(s->sampler, id, logits[id]) - norm;
-        s->result.logprob += logprob;
-        s->result.min_logprob = fmin(s->result.min_logprob, logprob);
-    }
-    return id;
-}
-
 /* Whether the text ends with this id. */
 static bool is_end(const struct hd_session *s, int32_t id)
 {
@@ -136,34 +130,74 @@ static bool is_end(const struct hd_session *s, int32_t id)
     return hd_tokenizer_is_end(s->model->tokenizer, id);
 }
 
+int32_t hd_session__pick(struct hd_session *s, float *logits, double norm)
+{
+    struct hd_loaded *m = s->model;
+    if (s->logprobs)
+        hd_logprobs__keep(s->logprobs, logits, m->hp->n_vocab, norm);
+    int32_t id = s->thinking ? hd_thinking_forced(s->thinking) : -1;
+    if (id >= 0)
+        return id; /* not the model's choice: no part of the text's log-probability either */
+    if (is_constrained(s)) {
+        if (hd_constraint_mask(s->constraint, logits, m->hp->n_vocab))
+            return -1;
+    } else if (s->thinking) {
+        hd_thinking_mask(s->thinking, logits, m->hp->n_vocab, hd_splitter_holds_text(s->splitter));
+    }
+    id = hd_sampler_pick(s->sampler, logits, m->candidates);
+    if (id >= 0 && s->thinking && is_end(s, id) && hd_thinking_end_of_turn(s->thinking))
+        return hd_thinking_forced(s->thinking);
+    if (id >= 0) {
+        double logprob = hd_sampler_raw(s->sampler, id, logits[id]) - norm;
+        s->result.logprob += logprob;
+        s->result.min_logprob = fmin(s->result.min_logprob, logprob);
+    }
+    return id;
+}
+
+/* Streams one id and watches what it does to the thought. */
+static enum hd_err split(struct hd_session *s, int32_t id, bool *stopped, bool *loops)
+{
+    bool was_thought = s->in_reasoning, constrained = is_constrained(s);
+    enum hd_err err = constrained ? hd_constraint_accept(s->constraint, id) : HD_OK;
+    if (!err)
+        err = hd_splitter_push(s->splitter, id, emit, s, stopped);
+    s->in_reasoning = hd_splitter_kind(s->splitter) == HD_SPLIT_REASONING;
+    /* a call's mark ends a thought, and belongs to what the grammar is about */
+    if (!err && s->constraint && !constrained && hd_splitter_kind(s->splitter) == HD_SPLIT_CALL)
+        err = hd_constraint_accept(s->constraint, id);
+    if (!err && s->thinking)
+        *loops = hd_thinking_token(s->thinking, id, was_thought, s->in_reasoning,
+                                   hd_splitter_in_character(s->splitter));
+    *loops = *loops && !s->constraint; /* a grammar may ask for a thousand zeros */
+    if (!err && s->constraint)
+        *stopped = *stopped || hd_constraint_done(s->constraint);
+    return err;
+}
+
 void hd_session__token(struct hd_engine *e, struct hd_session *s, int32_t id)
 {
-    bool stopped = false, end = false;
+    bool stopped = false, end = false, loops = false;
     enum hd_err err = HD_OK;
     s->ids[s->w.n_id++] = id;
     hd_sampler_accept(s->sampler, id, true);
     if (s->callbacks.on_token)
         s->callbacks.on_token(s->callbacks.ud, id);
+    count_token(e, s);
     if (s->splitter) {
         end = is_end(s, id);
         if (!end && s->logprobs)
             hd_logprobs__report(s->logprobs, s, id);
-        bool constrained = is_constrained(s);
-        if (!end && constrained)
-            err = hd_constraint_accept(s->constraint, id);
-        if (!end && !err)
-            err = hd_splitter_push(s->splitter, id, emit, s, &stopped);
-        /* a call's mark ends a thought, and belongs to what the grammar is about */
-        if (!end && !err && s->constraint && !constrained &&
-            hd_splitter_kind(s->splitter) == HD_SPLIT_CALL)
-            err = hd_constraint_accept(s->constraint, id);
-        stopped = stopped || (s->constraint && !end && !err && hd_constraint_done(s->constraint));
+        if (!end)
+            err = split(s, id, &stopped, &loops);
     }
-    count_token(e, s);
+    bool full = s->w.n_id == s->w.n_prompt + s->n_max;
+    s->result.answer_loops = loops;
+    s->result.context_full = full && s->to_context_end;
     if (err)
         hd_session__finish(e, s, HD_FINISH_ERROR, err, NULL);
     else if (end || stopped)
         hd_session__finish(e, s, HD_FINISH_STOP, HD_OK, NULL);
-    else if (s->w.n_id == s->w.n_prompt + s->n_max)
+    else if (loops || full)
         hd_session__finish(e, s, HD_FINISH_LENGTH, HD_OK, NULL);
 }

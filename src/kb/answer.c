@@ -143,6 +143,7 @@ static enum hd_err make_prompt(struct hd_kb_turn *turn, const struct hd_kb_ask_o
                             .messages = &turn->message,
                             .n_message = 1,
                             .no_think = options->no_think,
+                            .max_thinking = options->max_thinking,
                             .sampling = options->sampling,
                             .n_max = options->n_max > 0 ? options->n_max : ANSWER_TOKENS,
                             .timeout_s = options->timeout_s};

@@ -204,6 +204,7 @@ struct hd_kb_ask_options {
     int n_max;        /* tokens to generate at most; 0 = a default by the model's kind */
     struct hd_sampling sampling;
     bool no_think;
+    int max_thinking; /* tokens of a thought at most; 0 = as n_max allows */
     double timeout_s; /* 0 = none */
 };
 #define HD_KB_ASK_DEFAULT ((struct hd_kb_ask_options){.sampling = HD_SAMPLING_GREEDY})

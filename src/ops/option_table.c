@@ -42,7 +42,19 @@ const struct hd_option hd_option_table[] = {
     {"raw", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " generate ",
      "feed the prompt as it is, without the model's chat form"},
     {"no-think", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " generate chat kb ",
-     "R1 models: answer without a thought"},
+     "answer without a thought"},
+    {"reasoning-effort", 0, HD_OPT_STRING, NULL, 0, 0, "E", " generate chat ",
+     "none, minimal, low, medium, high or xhigh: how long to think (at most 0, 128, 512, 2048, "
+     "8192 "
+     "or 32768 tokens); a model that does not think by itself is asked to"},
+    {"max-thinking-tokens", 0, HD_OPT_INT, NULL, 0, 10000000, "N", " generate chat ",
+     "tokens of a thought at most; 0 = no thought; a model that does not think by itself is asked "
+     "to"},
+    {"allow-loops", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " generate chat ",
+     "do not cut thoughts and answers that go round in circles"},
+    {"truncation", 0, HD_OPT_STRING, "auto", 0, 0, "HOW", " chat ",
+     "when the conversation no longer fits the context: auto leaves its oldest turns out, disabled "
+     "makes it an error"},
 
     {"batch", 0, HD_OPT_INT, "1", 1, 4096, "B", " bench ", "sequences decoded together"},
     {"bos", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " tokenize ", "begin with the model's BOS id"},

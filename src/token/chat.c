@@ -345,6 +345,7 @@ enum hd_err hd_token__conversation(struct hd_token__conversation *out,
         return hd_fail(msg, HD_ERR_NOMEM, "messages: out of memory");
     hd_buf_init(&out->system_text, HD_TOKEN_MAX_TEXT);
     out->no_think = options && options->no_think;
+    out->ask_think = options && options->ask_think && !options->no_think;
     out->now = options && options->now ? options->now : hd_clock_unix();
     if (options && options->tools) {
         out->tools = json_loads(options->tools, JSON_REJECT_DUPLICATES, NULL);
@@ -407,9 +408,9 @@ static enum hd_err choose(const struct hd_jinja **out, const struct hd_tokenizer
                    "chat: the model has no chat form that we know (use generate --raw)");
 }
 
-enum hd_err hd_chat_render(const struct hd_tokenizer *tok, struct hd_ids *out,
-                           const struct hd_chat_message *messages, size_t n,
-                           const struct hd_chat_options *options, struct hd_errmsg *msg)
+static enum hd_err render(const struct hd_tokenizer *tok, struct hd_ids *out,
+                          const struct hd_chat_message *messages, size_t n,
+                          const struct hd_chat_options *options, struct hd_errmsg *msg)
 {
     struct hd_token__conversation talk;
     struct hd_jinja_output text;
@@ -426,11 +427,33 @@ enum hd_err hd_chat_render(const struct hd_tokenizer *tok, struct hd_ids *out,
             err = hd_token__render(&run, &text, tok, jinja, &talk, &why);
         if (err)
             hd_fail(msg, err, "chat template: %.400s", why.text);
-        else if ((err = hd_token__prompt(tok, out, &text, talk.no_think)))
+        else if ((err = hd_token__prompt(tok, out, &text, talk.no_think, talk.ask_think)))
             hd_fail(msg, err, "chat: %s", hd_err_text(err));
     }
     hd_jinja_run_free(run);
     hd_jinja_run_free(tell);
     hd_token__conversation_dispose(&talk);
+    return err;
+}
+
+enum hd_err hd_chat_render(const struct hd_tokenizer *tok, struct hd_ids *out,
+                           const struct hd_chat_message *messages, size_t n,
+                           const struct hd_chat_options *options, struct hd_errmsg *msg)
+{
+    if (!options || !options->ask_think || options->no_think || tok->thinks)
+        return render(tok, out, messages, n, options, msg);
+    struct hd_token__asked asked;
+    size_t before = out->n;
+    enum hd_err err = hd_token__ask(&asked, tok, messages, n, false, msg);
+    if (!err && (err = render(tok, out, asked.message, asked.n, options, msg)) == HD_ERR_INVALID) {
+        /* a template that takes no system message: the question says it then */
+        hd_token__asked_dispose(&asked);
+        out->n = before;
+        struct hd_errmsg second = {0};
+        err = hd_token__ask(&asked, tok, messages, n, true, &second);
+        if (!err)
+            err = render(tok, out, asked.message, asked.n, options, &second);
+    }
+    hd_token__asked_dispose(&asked);
     return err;
 }

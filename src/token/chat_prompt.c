@@ -57,9 +57,9 @@ static struct hd_jinja_value calls(struct hd_jinja_run *run, const struct hd_tok
 }
 
 static struct hd_jinja_value message(struct hd_jinja_run *run, const struct hd_tokenizer *tok,
-                                     const struct hd_token__turn *turn)
+                                     const struct hd_token__turn *turn, bool asked)
 {
-    bool drops_thoughts = hd_token__is_deepseek(tok->form) && tok->thinks;
+    bool drops_thoughts = asked || (hd_token__is_deepseek(tok->form) && tok->thinks);
     struct hd_jinja_value dict = hd_jinja_dict(run);
     const struct hd_chat_message *m = turn->message;
     bool assistant = !strcmp(m->role, "assistant");
@@ -109,7 +109,7 @@ static void set_variables(struct hd_jinja_run *run, const struct hd_tokenizer *t
     }
     for (size_t i = 0; i < talk->n_turn; i++)
         if (!told || strcmp(talk->turn[i].message->role, "system") != 0)
-            hd_jinja_push(run, list, message(run, tok, &talk->turn[i]));
+            hd_jinja_push(run, list, message(run, tok, &talk->turn[i], talk->ask_think));
     hd_jinja_set(run, "messages", list);
     hd_jinja_set(run, "tools",
                  talk->tools ? hd_jinja_json(run, talk->tools, true) : hd_jinja_none());
@@ -277,7 +277,7 @@ static enum hd_err put_thought(struct prompt *prompt, const struct hd_jinja_outp
 }
 
 enum hd_err hd_token__prompt(const struct hd_tokenizer *tok, struct hd_ids *out,
-                             const struct hd_jinja_output *text, bool no_think)
+                             const struct hd_jinja_output *text, bool no_think, bool ask_think)
 {
     struct prompt prompt = {.tok = tok, .out = out};
     enum hd_err err = HD_OK;
@@ -295,6 +295,8 @@ enum hd_err hd_token__prompt(const struct hd_tokenizer *tok, struct hd_ids *out,
     }
     if (!err && tok->thinks)
         err = put_thought(&prompt, text, no_think);
+    else if (!err && ask_think)
+        err = put_template_text(&prompt, "<think>\n", 8);
     if (!err)
         err = flush(&prompt);
     hd_buf_dispose(&prompt.text);

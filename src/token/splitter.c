@@ -11,7 +11,11 @@
 #include "token/token_impl.h"
 
 static const char open_mark[] = "<think>", close_mark[] = "</think>";
-enum { MAX_HELD = 1 << 26, N_SHOWN = 10 };
+static const char *const answer_tags[] = {
+    "<answer>",        "</answer>",      "<final answer>",  "</final answer>", "<final_answer>",
+    "</final_answer>", "<Final Answer>", "</Final Answer>", "<最终答案>",      "</最终答案>",
+};
+enum { MAX_HELD = 1 << 26, N_SHOWN = 10, N_ANSWER_TAGS = sizeof answer_tags / sizeof *answer_tags };
 
 struct hd_splitter {
     const struct hd_tokenizer *tok;
@@ -139,7 +143,20 @@ static const char *pattern(const struct hd_splitter *splitter, size_t i)
     i -= n_stop;
     if (i < n_think)
         return i ? close_mark : open_mark;
-    return splitter->tools ? hd_token__call_mark(i - n_think, answer) : NULL;
+    i -= n_think;
+    size_t n_tags = splitter->options.answer_tags && !plain ? N_ANSWER_TAGS : 0;
+    if (i < n_tags)
+        return answer_tags[i];
+    i -= n_tags;
+    return splitter->tools ? hd_token__call_mark(i, answer) : NULL;
+}
+
+static bool is_answer_tag(const char *pattern)
+{
+    for (size_t i = 0; i < N_ANSWER_TAGS; i++)
+        if (answer_tags[i] == pattern)
+            return true;
+    return false;
 }
 
 /* The first pattern that stands in held, at *at; NULL where none does. */
@@ -272,7 +289,8 @@ static void skip_breaks(struct hd_splitter *splitter)
 {
     size_t n = 0;
     while (n < splitter->held.len &&
-           (splitter->held.data[n] == '\n' || splitter->held.data[n] == '\r'))
+           (splitter->held.data[n] == '\n' || splitter->held.data[n] == '\r' ||
+            (splitter->options.answer_tags && splitter->held.data[n] == ' ')))
         n++;
     if (n < splitter->held.len)
         splitter->after_mark = false;
@@ -300,7 +318,8 @@ static void settle(struct hd_splitter *splitter, bool at_end, hd_split_fn fn, vo
         found = find(splitter, &at);
         if (!found)
             break;
-        bool think = found == open_mark || found == close_mark;
+        bool tag = is_answer_tag(found);
+        bool think = tag || found == open_mark || found == close_mark;
         if (!think && splitter->tools && is_mark(found)) {
             begin_call(splitter, found, at, fn, ud);
             continue;
@@ -311,7 +330,10 @@ static void settle(struct hd_splitter *splitter, bool at_end, hd_split_fn fn, vo
             return;
         }
         drop_front(&splitter->held, strlen(found));
-        splitter->kind = found == open_mark ? HD_SPLIT_REASONING : HD_SPLIT_ANSWER;
+        if (!tag)
+            splitter->kind = found == open_mark ? HD_SPLIT_REASONING : HD_SPLIT_ANSWER;
+        else if (found[1] != '/')
+            splitter->kind = HD_SPLIT_ANSWER;
         splitter->after_mark = true;
     }
     emit(splitter, splitter->held.len - (at_end ? 0 : undecided(splitter)), fn, ud);
@@ -340,6 +362,16 @@ enum hd_err hd_splitter_push(struct hd_splitter *splitter, int32_t id, hd_split_
 enum hd_split_kind hd_splitter_kind(const struct hd_splitter *splitter)
 {
     return splitter->in_call ? HD_SPLIT_CALL : splitter->kind;
+}
+
+bool hd_splitter_in_character(const struct hd_splitter *splitter)
+{
+    return splitter->bytes.len > 0;
+}
+
+bool hd_splitter_holds_text(const struct hd_splitter *splitter)
+{
+    return splitter->bytes.len || leading_space(&splitter->held) < splitter->held.len;
 }
 
 enum hd_err hd_splitter_finish(struct hd_splitter *splitter, hd_split_fn fn, void *ud)

@@ -112,14 +112,17 @@ bool hd_chat_thinks(const struct hd_tokenizer *tok);
 
 struct hd_chat_options {
     bool no_think;     /* closes the thought at once, so that the answer starts directly */
+    bool ask_think;    /* has a model that does not think by itself do so: see below */
     const char *tools; /* JSON list as in OpenAI's API, or NULL */
     int64_t now;       /* unix time that templates show; 0 = the clock's */
 };
 /* Appends the prompt ids up to where the assistant speaks, as the checkpoint's template renders the
  * conversation, or ours where it has none that works, or is wrong about tools. What messages and
  * tools hold is plain text to the tokenizer. Of the assistant's earlier turns R1 sees what follows
- * the last </think>, and its prompt ends with "<think>\n". INVALID with a sentence for an unknown
- * role, and for what the template refuses. */
+ * the last </think>, and its prompt ends with "<think>\n". With ask_think that of a model which
+ * only thinks when asked does so too, and its system message says what is expected, in the language
+ * of the last question. INVALID with a sentence for an unknown role, and for what the template
+ * refuses. */
 enum hd_err hd_chat_render(const struct hd_tokenizer *tok, struct hd_ids *out,
                            const struct hd_chat_message *messages, size_t n,
                            const struct hd_chat_options *options, struct hd_errmsg *msg);
@@ -145,9 +148,11 @@ typedef void (*hd_split_fn)(enum hd_split_kind kind, const char *text, size_t le
 
 struct hd_split_options {
     bool starts_in_think;
-    bool split_think;        /* false: everything is answer, <think> is text */
-    bool plain_answer;       /* an answer, once begun, opens and closes no thought: it follows a
-                              * grammar */
+    bool split_think;  /* false: everything is answer, <think> is text */
+    bool plain_answer; /* an answer, once begun, opens and closes no thought: it follows a
+                        * grammar */
+    bool answer_tags;  /* <answer>, <final answer>, …: markers that never reach the output; an
+                        * opening one also ends a thought (asked thinkers write them) */
     const char *const *stop; /* stop strings, looked for in the answer; borrowed */
     size_t n_stop;
     const char *tools; /* JSON list of functions that may be called, as in OpenAI's API, or NULL */
@@ -159,8 +164,11 @@ void hd_splitter_free(struct hd_splitter *splitter);
 /* Emits what is certain. *stopped becomes true at a stop string. */
 enum hd_err hd_splitter_push(struct hd_splitter *splitter, int32_t id, hd_split_fn fn, void *ud,
                              bool *stopped);
-/* What the next character belongs to. */
+/* What the next character belongs to; inside a character's bytes; whether text other than white
+ * space is held back. */
 enum hd_split_kind hd_splitter_kind(const struct hd_splitter *splitter);
+bool hd_splitter_in_character(const struct hd_splitter *splitter);
+bool hd_splitter_holds_text(const struct hd_splitter *splitter);
 /* Emits what was held back; an unfinished character becomes U+FFFD. */
 enum hd_err hd_splitter_finish(struct hd_splitter *splitter, hd_split_fn fn, void *ud);
 

@@ -437,9 +437,21 @@ struct hd_token__conversation {
     json_t *tools;                 /* NULL where there are none */
     struct hd_buf system_text;     /* all system messages, where the tools are told behind them */
     struct hd_jinja_output system; /* that with the tools; text NULL where it is not used */
-    bool no_think;
+    bool no_think, ask_think;
     int64_t now;
 };
+/* A conversation that asks for a thought (chat_ask.c). */
+struct hd_token__asked {
+    struct hd_chat_message *message; /* [n]; all but one are the caller's */
+    size_t n;
+    char *text; /* of the one that is not */
+};
+/* in_question: the last question says it, instead of the system message. To be disposed of also
+ * after a failure. */
+enum hd_err hd_token__ask(struct hd_token__asked *out, const struct hd_tokenizer *tok,
+                          const struct hd_chat_message *messages, size_t n, bool in_question,
+                          struct hd_errmsg *msg);
+void hd_token__asked_dispose(struct hd_token__asked *asked);
 /* Checks and parses; borrows the messages. To be disposed of also after a failure. */
 enum hd_err hd_token__conversation(struct hd_token__conversation *out,
                                    const struct hd_chat_message *messages, size_t n,
@@ -456,7 +468,7 @@ enum hd_err hd_token__render(struct hd_jinja_run **run, struct hd_jinja_output *
                              const struct hd_token__conversation *talk, struct hd_errmsg *msg);
 /* The text's ids; for models that think, the thought's beginning (and end) where they lack. */
 enum hd_err hd_token__prompt(const struct hd_tokenizer *tok, struct hd_ids *out,
-                             const struct hd_jinja_output *text, bool no_think);
+                             const struct hd_jinja_output *text, bool no_think, bool ask_think);
 
 /* --- tool_calls.c ----------------------------------------------------------------------------- */
 
