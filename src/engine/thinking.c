@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/buf.h"
 #include "engine/loop_guard.h"
@@ -49,8 +50,8 @@ static const char *const close_text[] = {
     "\n</think>\n\n",
 };
 static const char *const nudge_text[] = {
-    "\n\nI have thought long enough. I should put the final answer together now.\n\n",
-    "\n\n思考的篇幅快用完了，我现在应该整理出最终答案。\n\n",
+    "\n\nI am running out of room for thinking, so I have to come to an end.\n\n",
+    "\n\n思考的篇幅快用完了，我要尽快结束思考。\n\n",
 };
 
 /* Length of the white space, or of the mark that ends or parts sentences, that text begins with. */
@@ -87,15 +88,18 @@ static size_t saying_nothing(const char *text, size_t len, bool *stops)
 static void add_piece(struct hd_think_lexicon *lex, int32_t id, const char *piece, size_t len)
 {
     bool stops;
-    size_t space = 0; /* "< think" is one too */
+    size_t space = 0; /* "< think" is one too, and so is "<THINK" */
     while (space < len && isspace((unsigned char)piece[space]))
         space++;
     for (int t = 0; t < N_TAG; t++) {
         size_t n = strlen(tags[t]);
-        if (len >= n && memmem(piece, len, tags[t], n))
+        bool within = false;
+        for (size_t i = 0; i + n <= len; i++)
+            within |= !strncasecmp(piece + i, tags[t], n);
+        if (within)
             hd_ids_push(&lex->completes[t][0], id);
         for (size_t k = 1; k < n; k++)
-            if (len - space >= n - k && !memcmp(piece + space, tags[t] + k, n - k))
+            if (len - space >= n - k && !strncasecmp(piece + space, tags[t] + k, n - k))
                 hd_ids_push(&lex->completes[t][k], id);
     }
     size_t blank = saying_nothing(piece, len, &stops);
@@ -350,7 +354,7 @@ static void rule_out_tags(const struct hd_thinking *t, float *logits, int n_voca
     for (int tag = 0; tag < N_TAG; tag++) {
         rule_out(logits, n_vocab, &t->lex->completes[tag][0]);
         for (size_t k = 1; k < strlen(tags[tag]) && k <= t->n_tail; k++)
-            if (!memcmp(t->tail + t->n_tail - k, tags[tag], k))
+            if (!strncasecmp(t->tail + t->n_tail - k, tags[tag], k))
                 rule_out(logits, n_vocab, &t->lex->completes[tag][k]);
     }
 }
