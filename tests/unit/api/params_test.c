@@ -179,6 +179,70 @@ static void test_good_chat(void **state)
     hd_api__params_dispose(&p);
 }
 
+/* Every spelling of how much to think, and what wins. */
+static void test_thinking(void **state)
+{
+    static const struct {
+        const char *fields;
+        bool no_think, ask_think;
+        int most;
+    } rows[] = {
+        {"\"user\":\"u\"", false, false, 0},
+        {"\"reasoning_effort\":\"none\"", true, false, 0},
+        {"\"reasoning_effort\":\"minimal\"", false, true, 128},
+        {"\"reasoning_effort\":\"low\"", false, true, 512},
+        {"\"reasoning_effort\":\"medium\"", false, true, 2048},
+        {"\"reasoning_effort\":\"high\"", false, true, 8192},
+        {"\"max_thinking_tokens\":0", true, false, 0},
+        {"\"max_thinking_tokens\":77", false, true, 77},
+        {"\"max_thinking_tokens\":77,\"reasoning_effort\":\"high\"", false, true, 77},
+        {"\"max_thinking_tokens\":77,\"reasoning_effort\":\"none\"", true, false, 77},
+        {"\"thinking\":{\"type\":\"enabled\"}", false, true, 0},
+        {"\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":9}", false, true, 9},
+        {"\"thinking\":{\"type\":\"disabled\"}", true, false, 0},
+        {"\"chat_template_kwargs\":{\"enable_thinking\":true}", false, true, 0},
+        {"\"chat_template_kwargs\":{\"enable_thinking\":false}", true, false, 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char body[256];
+        struct hd_api__params p;
+        struct hd_api__fault fault = {0};
+        snprintf(body, sizeof body, "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}],%s}",
+                 rows[i].fields);
+        if (hd_api__params_chat(&p, body, strlen(body), &fault))
+            fail_msg("%s: %s", rows[i].fields, fault.msg.text);
+        assert_int_equal(p.no_think, rows[i].no_think);
+        assert_int_equal(p.ask_think, rows[i].ask_think);
+        assert_int_equal(p.max_thinking, rows[i].most);
+        assert_false(p.any_loops || p.drop_turns);
+        hd_api__params_dispose(&p);
+    }
+    static const char *const refused[] = {"\"reasoning_effort\":\"much\"",
+                                          "\"max_thinking_tokens\":-1",
+                                          "\"thinking\":true",
+                                          "\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":0}",
+                                          "\"truncation\":\"middle\"",
+                                          "\"loop_detection\":1"};
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        char body[256];
+        struct hd_api__params p;
+        struct hd_api__fault fault = {0};
+        snprintf(body, sizeof body, "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}],%s}",
+                 refused[i]);
+        assert_int_not_equal(hd_api__params_chat(&p, body, strlen(body), &fault), 0);
+        assert_int_equal(fault.status, 400);
+        assert_memory_equal(refused[i] + 1, fault.param, strcspn(fault.param, "."));
+        hd_api__params_dispose(&p);
+    }
+    static const char policies[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"q\"}],"
+                                   "\"truncation\":\"auto\",\"loop_detection\":false}";
+    struct hd_api__params p;
+    struct hd_api__fault fault = {0};
+    assert_int_equal(hd_api__params_chat(&p, policies, sizeof policies - 1, &fault), 0);
+    assert_true(p.any_loops && p.drop_turns);
+    hd_api__params_dispose(&p);
+}
+
 static void test_tools(void **state)
 {
     static const char body[] =
@@ -257,8 +321,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_bad_chat),  cmocka_unit_test(test_bad_completions),
         cmocka_unit_test(test_good_chat), cmocka_unit_test(test_tools),
-        cmocka_unit_test(test_depth),     cmocka_unit_test(test_escaping),
-        cmocka_unit_test(test_hosts),
+        cmocka_unit_test(test_thinking),  cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_escaping),  cmocka_unit_test(test_hosts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -231,11 +231,90 @@ static void refuses_stop_strings_that_are_no_text(void **state)
     kit_free(&kit);
 }
 
+/* Asked thinkers end their thoughts with tags of their own: these part thought and answer too, and
+ * show nowhere; without the option they are text. */
+static void answer_tags_part_thought_and_answer(void **state)
+{
+    static const struct {
+        const char *sent, *reasoning, *answer;
+    } rows[] = {
+        {"so</think> <final answer>\n42</final answer>", "so", "42"},
+        {"so\n<final answer>\n42\n</final answer>\n", "so\n", "42\n"},
+        {"so <answer>42</answer> done", "so ", "42done"},
+        {"so</answer>, and so <最终答案>42</最终答案>", "so, and so ", "42"},
+        {"a <answers> b</think><final>c", "a <answers> b", "<final>c"},
+    };
+    for (size_t i = 0; i < 2 * sizeof rows / sizeof *rows; i++) {
+        struct kit kit;
+        struct hd_splitter *splitter;
+        struct seen seen;
+        bool stopped, on = i % 2;
+        struct hd_split_options options = {
+            .split_think = true, .starts_in_think = true, .answer_tags = on};
+        hd_buf_init(&seen.text[0], 200);
+        hd_buf_init(&seen.text[1], 200);
+        assert_int_equal(load_json(&kit, make_json(NULL, NULL), NULL), 0);
+        assert_int_equal(hd_splitter_new(&splitter, kit.tok, &options), 0);
+        for (const char *p = rows[i / 2].sent; *p; p++)
+            hd_splitter_push(splitter, (uint8_t)*p, collect, &seen, &stopped);
+        hd_splitter_finish(splitter, collect, &seen);
+        const char *thought = hd_buf_str(&seen.text[HD_SPLIT_REASONING]);
+        const char *answer = hd_buf_str(&seen.text[HD_SPLIT_ANSWER]);
+        if (on) {
+            assert_string_equal(thought, rows[i / 2].reasoning);
+            assert_string_equal(answer, rows[i / 2].answer);
+        } else {
+            size_t len = strlen(rows[i / 2].sent);
+            assert_true(strlen(thought) + strlen(answer) + strlen("</think>\n\n") >= len);
+        }
+        hd_splitter_free(splitter);
+        hd_buf_dispose(&seen.text[0]);
+        hd_buf_dispose(&seen.text[1]);
+        kit_free(&kit);
+    }
+}
+
+/* What steers a thought may ask where the text is. */
+static void says_what_comes_next(void **state)
+{
+    struct kit kit;
+    struct hd_splitter *splitter;
+    struct seen seen;
+    bool stopped;
+    static const struct {
+        const char *sent;
+        enum hd_split_kind kind;
+        bool in_character, holds_text;
+    } steps[] = {
+        {"a", HD_SPLIT_REASONING, false, false},    {"\xe4\xbd", HD_SPLIT_REASONING, true, true},
+        {"\xa0", HD_SPLIT_REASONING, false, false}, {"</think", HD_SPLIT_REASONING, false, true},
+        {">", HD_SPLIT_ANSWER, false, false},       {"<", HD_SPLIT_ANSWER, false, true},
+        {"b", HD_SPLIT_ANSWER, false, false},       {"<think>", HD_SPLIT_REASONING, false, false}};
+    struct hd_split_options options = {.split_think = true, .starts_in_think = true};
+    hd_buf_init(&seen.text[0], 100);
+    hd_buf_init(&seen.text[1], 100);
+    assert_int_equal(load_json(&kit, make_json(NULL, NULL), NULL), 0);
+    assert_int_equal(hd_splitter_new(&splitter, kit.tok, &options), 0);
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        for (const char *p = steps[i].sent; *p; p++)
+            hd_splitter_push(splitter, (uint8_t)*p, collect, &seen, &stopped);
+        assert_int_equal(hd_splitter_kind(splitter), steps[i].kind);
+        assert_int_equal(hd_splitter_in_character(splitter), steps[i].in_character);
+        assert_int_equal(hd_splitter_holds_text(splitter), steps[i].holds_text);
+    }
+    hd_splitter_free(splitter);
+    hd_buf_dispose(&seen.text[0]);
+    hd_buf_dispose(&seen.text[1]);
+    kit_free(&kit);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(splits_however_the_text_arrives),
         cmocka_unit_test(holds_back_no_more_than_it_must),
+        cmocka_unit_test(answer_tags_part_thought_and_answer),
+        cmocka_unit_test(says_what_comes_next),
         cmocka_unit_test(ignores_ids_that_do_not_exist),
         cmocka_unit_test(refuses_stop_strings_that_are_no_text),
     };

@@ -226,6 +226,48 @@ static void r1_prompts_open_the_thought(void **state)
     }
 }
 
+/* A model that does not think by itself: the system message asks, in the question's language, and
+ * the turn begins with the thought. */
+static void others_think_when_asked(void **state)
+{
+    static const char *const chatml[] = {"!<|im_start|>", "!<|im_end|>", NULL};
+    static const struct hd_chat_options ask = {.ask_think = true},
+                                        both = {.ask_think = true, .no_think = true};
+    struct hd_chat_message messages[] = {
+        {.role = "user", .content = "1+1?"},
+        {.role = "assistant", .content = "<think>\nhm\n</think>\n\n2"},
+        {.role = "user", .content = "等于几？"},
+        {.role = "system", .content = "Be brief."},
+    };
+    struct kit kit;
+    struct prompt prompt;
+    assert_int_equal(load_json(&kit, make_json(NULL, chatml), NULL), 0);
+    assert_false(hd_chat_thinks(kit.tok));
+    render(&prompt, &kit, messages, 3, &ask);
+    assert_int_equal(prompt.err, HD_OK);
+    assert_ptr_equal(strstr(prompt.text, "<|im_start|>system\n请先思考"), prompt.text);
+    assert_non_null(strstr(prompt.text, "<|im_start|>assistant\n\n\n2<|im_end|>"));
+    assert_non_null(strstr(prompt.text, "等于几？<|im_end|>\n<|im_start|>assistant\n<think>\n"));
+    free(prompt.text);
+    /* its own system message stays, and comes first */
+    messages[1] = messages[0];
+    messages[0] = messages[3];
+    render(&prompt, &kit, messages, 2, &ask);
+    assert_int_equal(prompt.err, HD_OK);
+    assert_ptr_equal(strstr(prompt.text, "<|im_start|>system\nBe brief.\n\nThink first"),
+                     prompt.text);
+    free(prompt.text);
+    check_text(&kit, messages, 2, &both,
+               "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n"
+               "<|im_start|>assistant\n");
+    kit_free(&kit);
+    /* a model that thinks anyway needs no asking */
+    load(&kit, r1_tokens, "r1-distill-qwen-7b", "<｜begin▁of▁sentence｜>");
+    check_text(&kit, messages, 2, &ask,
+               "<｜begin▁of▁sentence｜>Be brief.<｜User｜>1+1?<｜Assistant｜><think>\n");
+    kit_free(&kit);
+}
+
 static void v3_does_not_think(void **state)
 {
     struct kit kit;
@@ -532,6 +574,7 @@ int main(void)
         cmocka_unit_test(builtin_templates_render_as_jinja_does),
         cmocka_unit_test(mends_published_tool_templates),
         cmocka_unit_test(r1_prompts_open_the_thought),
+        cmocka_unit_test(others_think_when_asked),
         cmocka_unit_test(v3_does_not_think),
         cmocka_unit_test(arguments_are_text_and_object),
         cmocka_unit_test(tools_are_told_where_only_calls_have_a_place),
