@@ -26,7 +26,7 @@ static const char *stop_reason(const struct hd_api__gen *gen)
 /* Why the thought ended, or NULL where none was due. */
 static const char *reasoning_stop(const struct hd_api__gen *gen)
 {
-    bool any = gen->surface->chat && gen->has_result && gen->result.reasoning_stop;
+    bool any = hd_api__is_chat(gen) && gen->has_result && gen->result.reasoning_stop;
     return any ? hd_reasoning_stop_name(gen->result.reasoning_stop) : NULL;
 }
 

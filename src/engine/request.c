@@ -188,7 +188,10 @@ enum hd_err hd_engine_count_tokens(struct hd_engine *e, size_t *n, const struct 
     if (err)
         return err;
     hd_ids_init(&ids, (size_t)INT32_MAX); /* also what would not fit is counted */
-    err = make_ids(m, &ids, r, msg);
+    struct rendering how = {.no_think = r->no_think};
+    struct hd_request all = *r;
+    all.drop_turns = false;
+    err = make_ids(m, &ids, &all, &how, msg);
     *n = err ? 0 : ids.n;
     hd_ids_dispose(&ids);
     return err;
