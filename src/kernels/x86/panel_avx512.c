@@ -18,7 +18,10 @@
 #include "kernels/x86/rows.h"
 #include "kernels/x86/vec_avx512.h"
 
-enum { DIRECT_COLUMNS = 8 };
+/* AHEAD: bytes. With one column the processor sees the next lines by itself; several columns fill
+ * its window with the work of one block, so that it waits for memory unless it is told. The end of
+ * a panel is followed by the next one; behind the last, prefetching does nothing. */
+enum { DIRECT_COLUMNS = 8, AHEAD = 2048 };
 
 struct scales {
     __m512 d[2], m[2]; /* of the block, or of its halves */
@@ -240,8 +243,12 @@ INLINE void direct(const struct hd_panel_job *job, const struct hd_pack *pack, i
         for (int b = 0; b < pack->unit / 32; b++) {
             struct scales s;
             __m512i q[8];
+            const uint8_t *lines = unit + pack->head_bytes + b * block_bytes;
+            if (T * W > 1 && !pack->codes)
+                for (int i = 0; i < block_bytes; i += 64)
+                    _mm_prefetch((const char *)lines + i + AHEAD, _MM_HINT_T0);
             load_scales(&s, pack, unit, b);
-            load_lines(q, pack, unit + pack->head_bytes + b * block_bytes);
+            load_lines(q, pack, lines);
             block_columns(sum, q, &s, pack->group, zero, hd_pack_has_min(pack), &a, T, W);
             cursor_step(&a, T, W);
         }
