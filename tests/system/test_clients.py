@@ -155,6 +155,35 @@ def test_openai_node():
 GREEDY = {"extra_body": {"temperature": 0}}  # not a parameter of every version's client
 
 
+CITY = {"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "big": {"type": "boolean"}},
+        "required": ["name", "big"], "additionalProperties": False}
+
+
+def is_city(text):
+    value = json.loads(text)
+    return set(value) == {"name", "big"} and isinstance(value["name"], str) and isinstance(value["big"], bool)
+
+
+def test_schemas():
+    """The same JSON schema in every client's words; a random model obeys it too."""
+    if openai := client_of("openai"):
+        client = openai_client(openai)
+        made = client.chat.completions.create(model=TINY, messages=HELLO, max_tokens=80, temperature=0, response_format={
+            "type": "json_schema", "json_schema": {"name": "city", "schema": CITY, "strict": True}})
+        assert is_city(made.choices[0].message.content), made
+        made = client.responses.create(model=TINY, input="hello", max_output_tokens=80, temperature=0, text={
+            "format": {"type": "json_schema", "name": "city", "schema": CITY, "strict": True}})
+        assert is_city(made.output_text), made
+    if anthropic := client_of("anthropic"):
+        made = anthropic_client(anthropic).messages.create(model=TINY, messages=HELLO, max_tokens=80, extra_body={
+            "temperature": 0, "output_config": {"format": {"type": "json_schema", "schema": CITY}}})
+        assert is_city(made.content[0].text), made
+    if ollama := client_of("ollama"):
+        made = ollama_client(ollama).chat(model=TINY, messages=HELLO, format=CITY,
+                                          options={"temperature": 0, "num_predict": 80})
+        assert is_city(made.message.content), made
+
+
 def anthropic_client(anthropic, key=KEY):
     return anthropic.Anthropic(base_url=server().url, api_key=key, max_retries=0)
 
