@@ -40,11 +40,12 @@ def test_openai_tools():
     reply = client.responses.create(model=model, input=ASK, temperature=0, max_output_tokens=60,
                                     tools=[{"type": "function", **tool}])
     made = next(i for i in reply.output if i.type == "function_call")
-    assert json.loads(made.arguments) == json.loads(call.function.arguments)
+    assert made.arguments == call.function.arguments, made
     events = list(client.responses.create(model=model, input=ASK, temperature=0, max_output_tokens=60,
                                           stream=True, tools=[{"type": "function", **tool}]))
     streamed = "".join(e.delta for e in events if e.type == "response.function_call_arguments.delta")
-    assert json.loads(streamed) == json.loads(made.arguments) and events[-1].type == "response.completed"
+    assert events[-1].type == "response.completed", events[-1]
+    assert streamed == made.arguments, (streamed, made)
     history = [{"role": "user", "content": ASK}, made.to_dict(),
                {"type": "function_call_output", "call_id": made.call_id, "output": "17 degrees, rain"}]
     last = client.responses.create(model=model, input=history, temperature=0, max_output_tokens=40)
