@@ -243,7 +243,13 @@ static enum hd_err start(struct serve *s, struct hd_errmsg *msg)
     e.max_queue = (int)hd_options_int(s->options, "max-queue");
     e.kv_bytes_max = (size_t)hd_options_number(s->options, "kv-bytes");
     e.preload = hd_options_str(s->options, "preload");
+    e.spill_bytes = hd_options_number(s->options, "kv-spill-bytes");
+    char *spill_dir = e.spill_bytes > 0 ? hd_path_join(s->app->home, "kv") : NULL;
+    if (e.spill_bytes > 0 && !spill_dir)
+        return hd_fail(msg, HD_ERR_NOMEM, "serve: out of memory");
+    e.spill_dir = spill_dir;
     enum hd_err err = hd_engine_new(&s->engine, &e, msg);
+    free(spill_dir);
     if (err)
         return err;
     struct hd_api_options a = {.engine = s->engine,

@@ -27,6 +27,8 @@ struct hd_engine_options {
     int max_queue;           /* requests that wait; more are refused with BUSY */
     size_t kv_bytes_max;     /* KV of all sessions of a model; 0 = a quarter of the free memory */
     bool mtp;                /* load multi-token-prediction layers too, where there are any */
+    const char *spill_dir;   /* KV blocks are kept on disk here (0600, encrypted); NULL = nowhere */
+    double spill_bytes;      /* of files there, at most */
     const char *preload;     /* "mmap" (or NULL), "shm", "memfd", "none": see docs/engine.md */
     const char *system_root; /* tests: where /proc and /sys are looked for; NULL = "" */
 };
@@ -117,6 +119,7 @@ struct hd_request {
     /* Either messages (rendered in the model's chat form) … */
     const struct hd_message *messages;
     size_t n_message;
+    bool prepare_next; /* once idle, compute the next turn's beginning, with the answer in it */
     bool no_think;     /* R1: answer without a thought */
     bool ask_think;    /* of a model that does not think by itself, too */
     int max_thinking;  /* tokens of the thought at most, its end included; 0 = as n_max allows */
@@ -341,9 +344,11 @@ struct hd_engine_stats { /* totals since start, unless noted */
     uint64_t answer_loops;
     uint64_t embed_requests, embed_texts, embed_tokens, embed_truncated; /* encoders; finished */
     uint64_t steps;                                                      /* scheduler steps */
-    double busy_s;                                                       /* seconds inside steps */
-    int running, waiting;                                                /* now */
-    int embed_waiting;                   /* requests to encoders that run or wait, now */
+    uint64_t ahead_tokens, ahead_used; /* prompt tokens computed while idle; of them, found later */
+    uint64_t disk_written, disk_read, disk_bytes; /* KV blocks spilled, brought back; bytes now */
+    double busy_s;                                /* seconds inside steps */
+    int running, waiting;                         /* now */
+    int embed_waiting;                            /* requests to encoders that run or wait, now */
     int kv_blocks_used, kv_blocks_total; /* now; cached, unused blocks do not count as used */
     double last_step_age_s;              /* since the last step's end; 0 while idle: liveness */
 };

@@ -368,6 +368,7 @@ void hd_api__params_request(const struct hd_api__params *p, const struct hd_mode
         .principal = who,
         .messages = p->message,
         .n_message = p->n_message,
+        .prepare_next = p->n_message > 0,
         .no_think = p->no_think,
         .ask_think = p->ask_think,
         .max_thinking = p->max_thinking,

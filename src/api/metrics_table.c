@@ -94,6 +94,21 @@ static const struct hd_metric table[M_COUNT] = {
                          0},
     [M_KV_BLOCKS] =
         {"holdfast_kv_blocks", HD_METRIC_GAUGE, "KV blocks of 64 tokens.", {"state"}, NULL, 0},
+    [M_AHEAD_TOKENS] = {"holdfast_ahead_tokens_total",
+                        HD_METRIC_COUNTER,
+                        "Prompt tokens of next turns: computed while idle; used by requests, which "
+                        "were saved that time.",
+                        {"kind"},
+                        NULL,
+                        0},
+    [M_KV_DISK_BLOCKS] = {"holdfast_kv_disk_blocks_total",
+                          HD_METRIC_COUNTER,
+                          "KV blocks written to disk, and read back instead of being computed.",
+                          {"kind"},
+                          NULL,
+                          0},
+    [M_KV_DISK_BYTES] =
+        {"holdfast_kv_disk_bytes", HD_METRIC_GAUGE, "KV blocks on disk.", {NULL}, NULL, 0},
     [M_ENGINE_REQUESTS] = {"holdfast_engine_requests_total",
                            HD_METRIC_COUNTER,
                            "Generations by outcome.",
@@ -193,6 +208,11 @@ void hd_api__metrics_collect(struct hd_api *api)
     hd_metrics_set(m, M_ENGINE_BUSY, NULL, s.busy_s);
     hd_metrics_set(m, M_KV_BLOCKS, HD_LABELS("used"), s.kv_blocks_used);
     hd_metrics_set(m, M_KV_BLOCKS, HD_LABELS("total"), s.kv_blocks_total);
+    hd_metrics_set(m, M_AHEAD_TOKENS, HD_LABELS("computed"), (double)s.ahead_tokens);
+    hd_metrics_set(m, M_AHEAD_TOKENS, HD_LABELS("used"), (double)s.ahead_used);
+    hd_metrics_set(m, M_KV_DISK_BLOCKS, HD_LABELS("written"), (double)s.disk_written);
+    hd_metrics_set(m, M_KV_DISK_BLOCKS, HD_LABELS("read"), (double)s.disk_read);
+    hd_metrics_set(m, M_KV_DISK_BYTES, NULL, (double)s.disk_bytes);
     hd_metrics_set(m, M_KV_USED_RATIO, NULL,
                    s.kv_blocks_total ? (double)s.kv_blocks_used / s.kv_blocks_total : 0);
     hd_metrics_set(m, M_TOKENS, HD_LABELS("prompt"), (double)s.prompt_tokens);

@@ -8,7 +8,7 @@ enum { NONE = -1 };
 struct block {
     int32_t refs;
     int32_t prev, next; /* in the LRU list (oldest first), or next in the free list */
-    bool published;
+    bool published, saved, ahead;
     struct hd_block_key key;
 };
 
@@ -17,6 +17,9 @@ struct hd_blocks {
     int32_t free_head;
     int32_t lru_head, lru_tail;
     struct block *block;
+    int32_t unsaved_at; /* where the search for unsaved ones goes on */
+    void (*on_evict)(void *ud, int32_t block, const struct hd_block_key *key);
+    void *evict_ud;
     /* Open addressing, linear probing: block numbers, NONE = empty. */
     int32_t *slot;
     uint32_t mask;
@@ -142,11 +145,14 @@ int32_t hd_blocks_take(struct hd_blocks *b)
     } else if (b->n_cached) {
         i = b->lru_head;
         lru_remove(b, i);
+        if (b->on_evict && !b->block[i].saved)
+            b->on_evict(b->evict_ud, i, &b->block[i].key);
         unpublish(b, i);
     } else {
         return NONE;
     }
     b->block[i].refs = 1;
+    b->block[i].saved = b->block[i].ahead = false;
     return i;
 }
 
@@ -179,6 +185,42 @@ void hd_blocks_publish(struct hd_blocks *b, int32_t i, const struct hd_block_key
     b->block[i].key = *key;
     b->block[i].published = true;
     b->slot[slot] = i;
+}
+
+void hd_blocks_on_evict(struct hd_blocks *b,
+                        void (*fn)(void *ud, int32_t block, const struct hd_block_key *key),
+                        void *ud)
+{
+    b->on_evict = fn;
+    b->evict_ud = ud;
+}
+
+void hd_blocks_set_saved(struct hd_blocks *b, int32_t i)
+{
+    b->block[i].saved = true;
+}
+
+void hd_blocks_set_ahead(struct hd_blocks *b, int32_t i)
+{
+    b->block[i].ahead = true;
+}
+
+bool hd_blocks_is_ahead(const struct hd_blocks *b, int32_t i)
+{
+    return b->block[i].ahead;
+}
+
+int32_t hd_blocks_unsaved(struct hd_blocks *b, struct hd_block_key *key)
+{
+    for (int32_t n = 0; n < b->n_block; n++) {
+        int32_t i = b->unsaved_at;
+        if (b->block[i].published && !b->block[i].saved) {
+            *key = b->block[i].key;
+            return i;
+        }
+        b->unsaved_at = (i + 1) % b->n_block;
+    }
+    return NONE;
 }
 
 void hd_blocks_forget(struct hd_blocks *b)

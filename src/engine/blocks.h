@@ -33,6 +33,16 @@ int32_t hd_blocks_find(struct hd_blocks *blocks, const struct hd_block_key *key)
 void hd_blocks_release(struct hd_blocks *blocks, int32_t block);
 /* Makes a held, completely written block findable. Nothing where the key is known already. */
 void hd_blocks_publish(struct hd_blocks *blocks, int32_t block, const struct hd_block_key *key);
+/* Called before a cached block that is not saved is reused for something else. */
+void hd_blocks_on_evict(struct hd_blocks *blocks,
+                        void (*fn)(void *ud, int32_t block, const struct hd_block_key *key),
+                        void *ud);
+/* Marks that last until the block is taken anew: saved elsewhere; computed ahead of any request. */
+void hd_blocks_set_saved(struct hd_blocks *blocks, int32_t block);
+void hd_blocks_set_ahead(struct hd_blocks *blocks, int32_t block);
+bool hd_blocks_is_ahead(const struct hd_blocks *blocks, int32_t block);
+/* A published block that is not saved, and its key; -1 where there is none. */
+int32_t hd_blocks_unsaved(struct hd_blocks *blocks, struct hd_block_key *key);
 /* Forgets all keys (cached blocks become free). */
 void hd_blocks_forget(struct hd_blocks *blocks);
 

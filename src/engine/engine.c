@@ -42,7 +42,7 @@ enum hd_err hd_engine_new(struct hd_engine **out, const struct hd_engine_options
     if (!e)
         return hd_fail(msg, HD_ERR_NOMEM, "engine: out of memory");
     e->options = *options;
-    e->options.preload = NULL; /* borrowed for this call only */
+    e->options.preload = e->options.spill_dir = NULL; /* borrowed for this call only */
     /* Chunks of a prompt end at multiples of the block, so a step takes whole blocks. */
     e->options.max_batch_tokens =
         (options->max_batch_tokens + HD_KV_BLOCK - 1) / HD_KV_BLOCK * HD_KV_BLOCK;
@@ -63,6 +63,8 @@ enum hd_err hd_engine_new(struct hd_engine **out, const struct hd_engine_options
         err = parse_preload(&e->preload, options->preload, msg);
     if (!err)
         err = hd_backend_get(&e->backend, e->kernels, msg);
+    if (!err && options->spill_dir && options->spill_bytes > 0)
+        err = hd_spill_open(&e->spill, options->spill_dir, (uint64_t)options->spill_bytes, msg);
     if (!err && (err = hd_pool_new(&e->pool, options->n_thread)))
         err = hd_fail(msg, err, "engine: cannot start %d compute threads", options->n_thread);
     if (!err && pthread_create(&e->thread, NULL, hd_scheduler__main, e))
@@ -89,6 +91,7 @@ void hd_engine_free(struct hd_engine *e)
     }
     for (size_t i = 0; i < e->n_model; i++)
         hd_loaded__free(e->model[i]);
+    hd_spill_close(e->spill);
     hd_pool_free(e->pool);
     pthread_cond_destroy(&e->wake);
     pthread_cond_destroy(&e->call_done);

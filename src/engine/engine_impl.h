@@ -9,12 +9,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/buf.h"
 #include "base/pool.h"
 #include "engine/blocks.h"
 #include "engine/constraint.h"
 #include "engine/memory.h"
 #include "engine/policy.h"
 #include "engine/sampler.h"
+#include "engine/spill.h"
 #include "engine/thinking.h"
 #include "holdfast/holdfast.h"
 #include "model/encoder.h"
@@ -72,6 +74,9 @@ struct hd_loaded {
     struct hd_blocks *blocks;  /* NULL in an encoder */
     struct hd_policy *policy;  /* NULL in an encoder: who waits and runs */
     struct hd_plan_item *plan; /* [max_sessions] */
+    struct hd_spill *spill;    /* the engine's, or NULL */
+    void *spill_block;         /* one block's bytes */
+    uint64_t disk_written, disk_read;
     /* one step's batch */
     int32_t *ids, *positions, *out_rows; /* [n_row_max] */
     struct hd_seq_rows *seqs;            /* [max_sessions] */
@@ -99,6 +104,7 @@ struct hd_session {
     int n_max;
     char *tenant, *key_id;
     int weight;
+    struct hd_turn *turn; /* NULL: nothing to prepare after it */
 
     struct hd_sampler *sampler;
     struct hd_splitter *splitter; /* NULL without a tokenizer */
@@ -187,7 +193,11 @@ struct hd_engine {
     double last_step_end;
     struct hd_engine_stats stats;
 
-    size_t n_seen; /* models that this step knows; the scheduler's */
+    /* the scheduler's */
+    size_t n_seen;         /* models that this step knows */
+    struct hd_turn *turns; /* to be prepared, latest first */
+    bool idle_work;        /* there may be something to do while nobody waits */
+    struct hd_spill *spill;
 };
 
 /* engine.c */
@@ -228,6 +238,33 @@ void hd_embed__sweep(struct hd_engine *engine, struct hd_loaded *m, bool stoppin
 /* One batch; false where there was nothing to do. */
 bool hd_embed__step(struct hd_engine *engine, struct hd_loaded *m);
 void hd_embed__job_free(struct hd_embed_job *job);
+
+/* turn.c: conversations whose next turn is prepared while idle. */
+struct hd_turn {
+    struct hd_turn *next;
+    struct hd_loaded *model;
+    char **role, **content; /* [n_message] */
+    size_t n_message;
+    char *tools, *tenant;
+    bool no_think, ask_think, has_call;
+    struct hd_buf answer;
+};
+/* NULL where it is not worth it, or without memory. */
+struct hd_turn *hd_turn__new(struct hd_loaded *m, const struct hd_request *r, const char *tenant);
+void hd_turn__free(struct hd_turn *t);
+void hd_turn__text(struct hd_turn *t, enum hd_text_kind kind, const char *text, size_t len);
+/* The answer is complete: takes t over. */
+void hd_turn__push(struct hd_engine *engine, struct hd_turn *t);
+/* Makes the latest turn the background work of its model, unless that has one. */
+void hd_turn__start(struct hd_engine *engine);
+void hd_turn__end(struct hd_engine *engine, struct hd_session *s);
+
+/* spilling.c: KV blocks to disk and back, on the scheduler thread. */
+void hd_spilling__attach(struct hd_engine *engine, struct hd_loaded *m);
+/* Brings back what running prompts can use; a few blocks a step. */
+void hd_spilling__restore(struct hd_engine *engine, struct hd_loaded *m);
+/* Saves one block; false where none is left. */
+bool hd_spilling__save_one(struct hd_engine *engine);
 
 /* session.c */
 /* The next id for a row of logits, which it changes: forced, or sampled among what is not ruled

@@ -28,6 +28,7 @@ void hd_loaded__free(struct hd_loaded *m)
     hd_policy_free(m->policy);
     hd_blocks_free(m->blocks);
     free(m->plan);
+    free(m->spill_block);
     free(m->ids);
     free(m->positions);
     free(m->out_rows);
@@ -279,6 +280,8 @@ static enum hd_err new_runner(struct hd_engine *e, struct hd_loaded *m, int n_ct
                  (err = hd_policy_new(&m->policy, m->blocks, e->options.max_sessions)) ||
                  (err = new_buffers(e, m))))
         err = hd_fail(msg, err, "%s: no memory for the batch buffers", m->path);
+    if (!err)
+        hd_spilling__attach(e, m);
     return err;
 }
 
@@ -315,14 +318,25 @@ static enum hd_err new_encoder(struct hd_engine *e, struct hd_loaded *m, int n_c
     return hd_encoder_new(&m->encoder, m->model, e->pool, m->n_row_max, HD_EMBED_SEQS, msg);
 }
 
-/* What a block's content depends on besides its ids and the tenant: model, form, kernels. */
-static void set_root_key(const struct hd_engine *e, struct hd_loaded *m)
+/* What a block's content depends on besides its ids and the tenant: which model file in which
+ * state, form, kernels, KV type, and, since blocks may outlive the process, the program. */
+static enum hd_err set_root_key(const struct hd_engine *e, struct hd_loaded *m)
 {
-    char text[512], hex[65] = "";
-    int n = snprintf(text, sizeof text, "holdfast kv 1 prompt %s %s %zu", m->name,
-                     hd_backend_name(e->backend), hd_store_file_bytes(m->store));
-    hd_sha256_hex(hex, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
-    memcpy(m->root_key.bytes, hex, sizeof m->root_key.bytes);
+    char text[512], identity[65], hex[65];
+    struct stat st = {0};
+    enum hd_err err = hd_store_identity(m->store, identity);
+    if (!err && stat("/proc/self/exe", &st))
+        err = HD_ERR_IO;
+    int n = err ? 0
+                : snprintf(text, sizeof text, "holdfast kv 2 prompt %.200s %s %zu %s %lld %lld.%ld",
+                           m->name, hd_backend_name(e->backend), hd_model_kv_block_bytes(m->model),
+                           identity, (long long)st.st_size, (long long)st.st_mtim.tv_sec,
+                           st.st_mtim.tv_nsec);
+    if (!err)
+        err = hd_sha256_hex(hex, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
+    if (!err)
+        memcpy(m->root_key.bytes, hex, sizeof m->root_key.bytes);
+    return err;
 }
 
 static enum hd_err attach(struct hd_engine *e, struct hd_loaded *m, struct hd_errmsg *msg)
@@ -370,9 +384,11 @@ static enum hd_err load(struct hd_engine *e, const char *name, const char *path,
         m->add_bos = wants_bos(m);
         m->created = hd_clock_unix();
         m->loader.start = start;
-        set_root_key(e, m);
+        if (!m->encoder && (err = set_root_key(e, m)))
+            err = hd_fail(msg, err, "%s: cannot name its cache: %s", path, hd_err_text(err));
         hd_store_forget_pages(m->store); /* some megabytes of header and vocabulary */
-        err = hd_loader__start(m, hd_pool_threads(e->pool), e->preload != HD_PRELOAD_NONE, msg);
+        if (!err)
+            err = hd_loader__start(m, hd_pool_threads(e->pool), e->preload != HD_PRELOAD_NONE, msg);
     }
     if (!err)
         err = attach(e, m, msg);

@@ -378,6 +378,8 @@ static enum hd_err fill_session(struct hd_session *s, const struct hd_request *r
     s->tenant = strdup(tenant);
     s->key_id = strdup(r->principal && r->principal->key_id ? r->principal->key_id : "");
     s->weight = r->principal && r->principal->weight > 1 ? r->principal->weight : 1;
+    if (r->prepare_next && !how->n_drop)
+        s->turn = hd_turn__new(m, r, tenant); /* without memory: it is just not prepared */
     if (!s->w.keys || !s->tenant || !s->key_id)
         return hd_fail(msg, HD_ERR_NOMEM, "request: out of memory");
     err = hd_work_make_keys(s->w.keys, &m->root_key, tenant, s->ids, s->w.n_prompt);

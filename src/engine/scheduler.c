@@ -35,7 +35,11 @@ static void note_admitted(struct hd_engine *e, struct hd_session *s)
     s->admitted = true;
     s->t_admit = hd_clock_seconds();
     s->result.n_cached = s->w.n_done;
+    uint64_t ahead = 0;
+    for (int i = 0; i < s->w.n_found; i++)
+        ahead += hd_blocks_is_ahead(s->model->blocks, s->w.table[i]) ? HD_KV_BLOCK : 0;
     pthread_mutex_lock(&e->mu);
+    e->stats.ahead_used += ahead;
     e->stats.prompt_tokens += (uint64_t)s->w.n_prompt;
     e->stats.cached_tokens += (uint64_t)s->w.n_done;
     pthread_mutex_unlock(&e->mu);
@@ -46,7 +50,10 @@ static bool admit_all(struct hd_engine *e, struct hd_loaded *m)
     bool any = false;
     struct hd_work *w;
     while ((w = hd_policy_admit(m->policy, e->options.max_sessions - hd_scheduler__n_running(e)))) {
-        note_admitted(e, session_of(w));
+        if (!w->background)
+            note_admitted(e, session_of(w));
+        else if (!hd_work_in_prefill(w))
+            hd_turn__end(e, session_of(w)); /* all of it is there already */
         any = true;
     }
     return any;
@@ -102,8 +109,13 @@ static void add_rows(struct step *step, struct hd_session *s, int n, bool want)
 
 static void fail_all(struct step *step, enum hd_err err, const char *why)
 {
-    for (int i = 0; i < step->batch.n_seq; i++)
-        hd_session__finish(step->engine, step->model->of_seq[i], HD_FINISH_ERROR, err, why);
+    for (int i = 0; i < step->batch.n_seq; i++) {
+        struct hd_session *s = step->model->of_seq[i];
+        if (s->w.background)
+            hd_turn__end(step->engine, s);
+        else
+            hd_session__finish(step->engine, s, HD_FINISH_ERROR, err, why);
+    }
 }
 
 /* Log of the sum of exponentials: what turns logits into log-probabilities. */
@@ -199,8 +211,45 @@ static bool decode(struct hd_engine *e, struct hd_loaded *m)
     return run_step(&step);
 }
 
+/* The background work's rows are there: what comes next will find them. */
+static void note_background(struct hd_engine *e, struct hd_loaded *m, int from)
+{
+    struct hd_session *s = session_of(hd_policy_background(m->policy));
+    for (int i = from / HD_KV_BLOCK; i < s->w.n_done / HD_KV_BLOCK; i++)
+        hd_blocks_set_ahead(m->blocks, s->w.table[i]);
+    pthread_mutex_lock(&e->mu);
+    e->stats.ahead_tokens += (uint64_t)(s->w.n_done - from);
+    pthread_mutex_unlock(&e->mu);
+    if (!hd_work_in_prefill(&s->w))
+        hd_turn__end(e, s);
+}
+
+/* A block at a time, so that who comes waits for no more. */
+static bool prefill_background(struct hd_engine *e, struct hd_loaded *m)
+{
+    struct step step = {.engine = e, .model = m, .batch = {.form = HD_FORM_PROMPT}};
+    int n = hd_policy_plan_prefill(m->policy, m->plan, 1, HD_KV_BLOCK);
+    if (!n)
+        return false;
+    struct hd_session *s = session_of(m->plan[0].work);
+    int from = s->w.n_done;
+    add_rows(&step, s, m->plan[0].n, false);
+    run_step(&step);
+    if (hd_policy_background(m->policy))
+        note_background(e, m, from);
+    return true;
+}
+
 static bool prefill(struct hd_engine *e, struct hd_loaded *m)
 {
+    hd_spilling__restore(e, m);
+    struct hd_work *background = hd_policy_background(m->policy);
+    if (background && background->n_block && !hd_work_in_prefill(background)) {
+        hd_turn__end(e, session_of(background)); /* all of it was brought back */
+        return true;
+    }
+    if (background && !hd_policy_n_running(m->policy))
+        return prefill_background(e, m);
     struct step step = {.engine = e, .model = m, .batch = {.form = HD_FORM_PROMPT}};
     int n_decode = 0, budget = e->options.max_batch_tokens;
     for (int i = 0; i < hd_policy_n_running(m->policy); i++)
@@ -238,7 +287,7 @@ static void queue_all(struct hd_engine *e, struct hd_session *list)
 
 static bool idle_locked(const struct hd_engine *e)
 {
-    return !e->n_session && !e->n_job && !e->calls && !e->stopping;
+    return !e->n_session && !e->n_job && !e->calls && !e->stopping && !e->idle_work;
 }
 
 enum { TRIM_AFTER_S = 10 };
@@ -327,9 +376,17 @@ static bool step_models(struct hd_engine *e, size_t n_model, bool stopping)
 static void count_step(struct hd_engine *e, size_t n_model, bool progressed, double start)
 {
     int used = 0, n_running = hd_scheduler__n_running(e);
+    uint64_t written = 0, read = 0;
     for (size_t i = 0; i < n_model; i++)
         used += e->model[i]->blocks ? hd_blocks_used(e->model[i]->blocks) : 0;
+    for (size_t i = 0; i < n_model; i++) {
+        written += e->model[i]->disk_written;
+        read += e->model[i]->disk_read;
+    }
     pthread_mutex_lock(&e->mu);
+    e->stats.disk_written = written;
+    e->stats.disk_read = read;
+    e->stats.disk_bytes = e->spill ? hd_spill_bytes(e->spill) : 0;
     e->stats.steps += progressed;
     e->stats.kv_blocks_used = used;
     e->stats.running = n_running;
@@ -338,6 +395,39 @@ static void count_step(struct hd_engine *e, size_t n_model, bool progressed, dou
     if (progressed)
         e->stats.busy_s += e->last_step_end - start;
     pthread_mutex_unlock(&e->mu);
+}
+
+/* What can be done while nobody waits: prepares a next turn, or saves a block. False: nothing. */
+static bool idle_step(struct hd_engine *e)
+{
+    for (size_t i = 0; i < e->n_seen; i++) {
+        struct hd_work *w = e->model[i]->policy ? hd_policy_background(e->model[i]->policy) : NULL;
+        if (w && !hd_scheduler__n_running(e) && !hd_policy_n_waiting(e->model[i]->policy))
+            hd_turn__end(e, session_of(w)); /* idle, and yet no way to go on: memory is too small */
+    }
+    if (e->turns) {
+        hd_turn__start(e);
+        return true;
+    }
+    return hd_spilling__save_one(e);
+}
+
+/* Blocks that the next start will find, as far as a few seconds go. */
+static void end_idle_work(struct hd_engine *e)
+{
+    double end = hd_clock_seconds() + 5;
+    for (size_t i = 0; i < e->n_seen; i++) {
+        struct hd_work *w = e->model[i]->policy ? hd_policy_background(e->model[i]->policy) : NULL;
+        if (w)
+            hd_turn__end(e, session_of(w));
+    }
+    while (e->turns) {
+        struct hd_turn *next = e->turns->next;
+        hd_turn__free(e->turns);
+        e->turns = next;
+    }
+    while (hd_clock_seconds() < end && hd_spilling__save_one(e))
+        continue;
 }
 
 void *hd_scheduler__main(void *arg)
@@ -356,7 +446,9 @@ void *hd_scheduler__main(void *arg)
         queue_all(e, arrived);
         run_calls(e, stopping);
         progressed = step_models(e, n_model, stopping);
+        e->idle_work = progressed || (!stopping && idle_step(e));
         count_step(e, n_model, progressed, start);
     }
+    end_idle_work(e);
     return NULL;
 }

@@ -20,6 +20,7 @@ void hd_session__free(struct hd_session *s)
     free(s->ids);
     free(s->w.table);
     free(s->w.keys);
+    hd_turn__free(s->turn);
     free(s->tenant);
     free(s->key_id);
     free(s);
@@ -34,6 +35,8 @@ static void emit(enum hd_split_kind kind, const char *text, size_t len, void *ud
     struct hd_session *s = ud;
     if (s->thinking)
         hd_thinking_text(s->thinking, kinds[kind], text, len);
+    if (s->turn)
+        hd_turn__text(s->turn, kinds[kind], text, len);
     if (s->callbacks.on_text && len)
         s->callbacks.on_text(s->callbacks.ud, kinds[kind], text, len);
 }
@@ -94,6 +97,10 @@ void hd_session__finish(struct hd_engine *e, struct hd_session *s, enum hd_finis
             finish = HD_FINISH_ERROR;
             err = split;
         }
+    }
+    if (s->turn && (finish == HD_FINISH_STOP || finish == HD_FINISH_LENGTH)) {
+        hd_turn__push(e, s->turn);
+        s->turn = NULL;
     }
     fill_result(s, finish, err, why);
     count_end(e, s);

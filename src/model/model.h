@@ -89,6 +89,9 @@ enum hd_err hd_runner_new(struct hd_runner **out, const struct hd_model *model,
 void hd_runner_free(struct hd_runner *runner); /* NULL is fine */
 /* Gives working memory back until the next pass; KV stays, kept rows do not. */
 void hd_runner_trim(struct hd_runner *runner);
+/* One block's KV of all layers to host memory (hd_model_kv_block_bytes) and back. */
+void hd_runner_kv_download(struct hd_runner *runner, void *host, int32_t block);
+void hd_runner_kv_upload(struct hd_runner *runner, int32_t block, const void *host);
 
 /* Rows of one or several sequences, all in one form (design decision 12: prompt rows in PROMPT,
  * generated ones in DECODE; chunks of a prompt end at multiples of HD_KV_BLOCK or at its end). */

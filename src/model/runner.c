@@ -140,6 +140,25 @@ static enum hd_err new_kv(struct hd_runner *r, struct hd_errmsg *msg)
     return err;
 }
 
+/* A block's bytes lie together. */
+static struct hd_tensor block_bytes(const struct hd_runner *r, int32_t block)
+{
+    size_t bytes = hd_model_kv_block_bytes(r->model);
+    return hd_tensor_at(r->kv_buffer, (size_t)block * bytes, HD_F32, (int64_t)(bytes / 4), 1, 1, 1);
+}
+
+void hd_runner_kv_download(struct hd_runner *r, void *host, int32_t block)
+{
+    struct hd_tensor t = block_bytes(r, block);
+    hd_tensor_download(host, &t);
+}
+
+void hd_runner_kv_upload(struct hd_runner *r, int32_t block, const void *host)
+{
+    struct hd_tensor t = block_bytes(r, block);
+    hd_tensor_upload(&t, host);
+}
+
 /* --- life ----------------------------------------------------------------------------------- */
 
 static enum hd_err new_scratch(struct hd_runner *r, struct hd_errmsg *msg)

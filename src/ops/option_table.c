@@ -107,6 +107,8 @@ const struct hd_option hd_option_table[] = {
     {"max-sequences", 0, HD_OPT_INT, "16", 1, 4096, "N", " serve ",
      "requests that run at once; more wait"},
     {"max-sessions", 0, HD_OPT_INT, NULL, 1, 4096, "N", " serve ", "older name of --max-sequences"},
+    {"kv-spill-bytes", 0, HD_OPT_NUMBER, "0", 0, 1e15, "BYTES", " serve ",
+     "keep KV blocks on disk too, encrypted, under kv in --home, up to this many bytes; 0 = no"},
     {"max-queue", 0, HD_OPT_INT, "64", 0, 100000, "N", " serve ",
      "requests that wait; more are refused with 429"},
     {"max-body", 0, HD_OPT_INT, "16777216", 1024, 1073741824, "BYTES", " serve ",

@@ -214,5 +214,88 @@ def test_time_limits():
         idle(s)
 
 
+def turn(s, history, text, **fields):
+    """The answer's message and its usage; both turns become history."""
+    history.append({"role": "user", "content": text})
+    status, _, body = s.call("POST", CHAT, {"messages": history, "temperature": 0, "max_tokens": 60, **fields})
+    assert status == 200, body
+    history.append({"role": "assistant", "content": body["choices"][0]["message"]["content"]})
+    return history[-1]["content"], body["usage"]
+
+
+def prepared(s, least, seconds=20):
+    assert s.wait_metric('holdfast_ahead_tokens_total{kind="computed"}', lambda n: n >= least, seconds * SLOW)
+
+
+def test_the_next_turn_is_prepared_while_idle():
+    with Server() as s:
+        history = []
+        usage = turn(s, history, "one two three four five " * 60)[1]
+        first = usage["prompt_tokens"]
+        prepared(s, 1)
+        idle(s)
+        answer, usage = turn(s, history, "and then?")
+        # all whole blocks of the first prompt and its answer, but for the template's words around the new message
+        missing = usage["prompt_tokens"] - usage["prompt_tokens_details"]["cached_tokens"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] > first - 64 and missing <= 64 + 40, usage
+        assert s.metric('holdfast_ahead_tokens_total{kind="used"}') > 0
+        idle(s)
+    with Server() as s:  # the same conversation without preparation: the same words
+        assert turn(s, history[:2], "and then?")[0] == answer
+
+
+def spilled(s, seconds=20):
+    last = -1
+    for _ in range(int(seconds * SLOW * 5)):
+        now = s.metric('holdfast_kv_disk_blocks_total{kind="written"}')
+        if now == last and now > 0:
+            return now
+        last = now
+        time.sleep(0.2)
+    raise AssertionError("nothing was written")
+
+
+def restarted(home, *options):
+    return Server("--home", home, "--kv-spill-bytes", "50000000", *options)
+
+
+def test_blocks_survive_a_restart_and_a_kill():
+    text = "count the words of this long text again and again " * 40
+    with Server() as s:
+        want = s.chat(text, max_tokens=40)[2]["choices"][0]["message"]["content"]
+    with tempfile.TemporaryDirectory() as home:
+        with restarted(home) as s:
+            assert s.chat(text, max_tokens=40)[2]["choices"][0]["message"]["content"] == want
+            spilled(s)
+        with restarted(home) as s:
+            body = s.chat(text, max_tokens=40)[2]
+            assert body["choices"][0]["message"]["content"] == want
+            assert body["usage"]["prompt_tokens_details"]["cached_tokens"] > 200, body["usage"]
+            assert s.metric('holdfast_kv_disk_blocks_total{kind="read"}') > 3
+        folder = os.path.join(home, "kv")
+        assert os.stat(folder).st_mode & 0o777 == 0o700
+        assert all(os.stat(os.path.join(folder, f)).st_mode & 0o777 == 0o600 for f in os.listdir(folder))
+        for round in range(4):  # killed while it writes
+            s = restarted(home, "--kv-bytes", "6000000")
+            draw = random.Random(round)
+            for _ in range(3):
+                s.chat(" ".join(draw.choice(WORDS) for _ in range(800)), max_tokens=2)
+            time.sleep(draw.random() * 0.05)
+            s.process.kill()
+            s.process.wait()
+            s.process.stdout.close()
+            s.home.cleanup()
+            with restarted(home) as s:
+                assert s.chat(text, max_tokens=40)[2]["choices"][0]["message"]["content"] == want
+        # a foreign or damaged file is not believed
+        files = sorted(f for f in os.listdir(folder) if f.endswith(".kv"))
+        for name in files[1:]:
+            with open(os.path.join(folder, files[0]), "rb") as a, open(os.path.join(folder, name), "r+b") as b:
+                b.write(a.read())
+        with restarted(home) as s:
+            body = s.chat(text, max_tokens=40)[2]
+            assert body["choices"][0]["message"]["content"] == want
+
+
 if __name__ == "__main__":
     sys.exit(cases.run(globals()))
