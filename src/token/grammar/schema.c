@@ -271,7 +271,7 @@ static enum hd_err put_prefix(struct hd_grammar__schema *sc, struct hd_buf *out,
 
 static enum hd_err put_array(struct hd_grammar__schema *sc, struct hd_buf *out, json_t *schema)
 {
-    struct array a = {0};
+    struct array a = {.max = -1};
     enum hd_err err = read_array(sc, &a, schema);
     if (err)
         return err;

@@ -306,10 +306,11 @@ enum hd_err hd_grammar__states_init(struct hd_grammar *g)
     g->state_mask = STATE_SLOTS - 1;
     g->frame_mask = FRAME_SLOTS - 1;
     g->seen = calloc(SEEN_SLOTS, sizeof *g->seen);
-    g->cap_state = 64;
+    g->cap_head = g->cap_state = 64;
+    g->head = malloc(g->cap_head * sizeof *g->head);
     g->state = malloc(g->cap_state * sizeof *g->state);
     g->next = malloc(g->cap_state * g->n_class * sizeof *g->next);
-    if (!g->state_slot || !g->frame_slot || !g->state || !g->next || !g->seen)
+    if (!g->state_slot || !g->frame_slot || !g->state || !g->next || !g->head || !g->seen)
         return HD_ERR_NOMEM;
     clear_states(g);
     g->start = start_state(g);

@@ -182,6 +182,13 @@ static void schemas_allow_what_they_say(void **state)
                            "{\"const\":3}],\"items\":{\"const\":9},\"minItems\":1,\"maxItems\":5}"),
                     LIST("[1]", "[1,2]", "[1,2,3]", "[1,2,3,9,9]"),
                     LIST("[]", "[2]", "[1,3]", "[1,2,9]", "[1,2,3,9,9,9]"));
+    assert_language(schema("{\"items\":{\"type\":\"null\"}}"),
+                    LIST("[]", "[null]", "[null,null,null]"), LIST("[1]"));
+    assert_language(schema("{\"type\":\"array\",\"minItems\":2}"), LIST("[1,{}]", "[1,2,3]"),
+                    LIST("[1]"));
+    assert_language(schema("{\"prefixItems\":[{\"const\":1}],\"items\":{\"const\":2}}"),
+                    LIST("[]", "[1]", "[1,2,2,2]"), LIST("[2]"));
+    assert_language(schema("{\"prefixItems\":[{\"const\":1}]}"), LIST("[]", "[1]"), LIST("[1,2]"));
     assert_language(schema("{\"type\":\"array\",\"maxItems\":0}"), LIST("[]"), LIST("[1]"));
     assert_language(schema("{\"type\":\"string\",\"minLength\":2,\"maxLength\":3}"),
                     LIST("\"ab\"", "\"中文字\"", "\"\\n\\u4e2d\""),
