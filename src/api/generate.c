@@ -39,6 +39,7 @@ static void generation_dispose(struct hd_api__call *call)
     }
     json_decref(gen->calls);
     json_decref(gen->block.list);
+    json_decref(gen->choices);
     pthread_mutex_destroy(&gen->mu);
 }
 
@@ -124,7 +125,7 @@ static void emit_call_locked(struct hd_api__gen *gen, const char *text, size_t l
         return;
     /* The request and its calls share their random digits; the number makes calls differ. */
     snprintf(call.id, sizeof call.id, "%s%s%02zu", gen->surface->call_prefix, gen->digits,
-             call.index);
+             call.index + 100 * (size_t)gen->choice);
     gen->n_call++;
     if (gen->params.stream) {
         begin_locked(gen);
@@ -298,6 +299,45 @@ static void continue_turn(struct hd_api__job *job)
     hd_http_request_unref(http);
 }
 
+/* Puts the answer that is complete away, and makes room for the next. */
+static void begin_choice(struct hd_api__gen *gen)
+{
+    pthread_mutex_lock(&gen->mu);
+    gen->n_generated = gen->result.n_generated;
+    gen->n_reasoning = gen->result.n_reasoning;
+    gen->surface->next(gen, &gen->event);
+    json_decref(gen->calls);
+    gen->calls = NULL;
+    gen->n_call = gen->n_char = 0;
+    hd_buf_clear(&gen->answer);
+    hd_buf_clear(&gen->reasoning);
+    for (size_t i = 0; i < 4; i++)
+        hd_buf_clear(&gen->logprobs[i]);
+    gen->choice++;
+    if (gen->params.stream) {
+        gen->surface->begin(gen, &gen->event);
+        send_locked(gen, true);
+    }
+    gen->submitted = false;
+    pthread_mutex_unlock(&gen->mu);
+}
+
+static int submit_choice(struct hd_api__gen *gen, struct hd_api__fault *fault);
+
+/* On a worker, after an answer that is not the last. */
+static void continue_choices(struct hd_api__job *job)
+{
+    struct hd_api__gen *gen = (struct hd_api__gen *)job;
+    struct hd_http_request *http = gen->call.http;
+    struct hd_api__fault fault;
+    if (!hd_http_request_gone(http)) {
+        begin_choice(gen);
+        if (submit_choice(gen, &fault))
+            end_fault(gen, &fault);
+    }
+    hd_http_request_unref(http);
+}
+
 static void on_text(void *ud, enum hd_text_kind kind, const char *text, size_t len)
 {
     struct hd_api__gen *gen = ud;
@@ -324,10 +364,19 @@ static void on_done(void *ud, const struct hd_result *result)
     double seconds = hd_clock_seconds() - gen->started;
     gen->result = *result;
     gen->has_result = true;
+    gen->result.n_generated += gen->n_generated;
+    gen->result.n_reasoning += gen->n_reasoning;
     hd_api__metrics_result(api, result, seconds);
     note_duration(api, seconds);
     if (gen->turn && result->finish != HD_FINISH_CANCELLED) {
         gen->call.job.run = continue_turn;
+        hd_api__workers_post(api->quick, &gen->call.job, true); /* takes over the reference */
+        return;
+    }
+    bool whole = result->finish == HD_FINISH_STOP || result->finish == HD_FINISH_LENGTH;
+    if (whole && gen->surface->next && gen->choice + 1 < gen->params.n && !gen->answer.err &&
+        !gen->reasoning.err) {
+        gen->call.job.run = continue_choices;
         hd_api__workers_post(api->quick, &gen->call.job, true); /* takes over the reference */
         return;
     }
@@ -446,6 +495,17 @@ static int submit(struct hd_api__gen *gen, const struct hd_request *request,
     return 0;
 }
 
+static int submit_choice(struct hd_api__gen *gen, struct hd_api__fault *fault)
+{
+    struct hd_model_info info;
+    struct hd_request request;
+    if (hd_engine_model_find(gen->call.api->engine, gen->model, &info))
+        return hd_api__fault(fault, 503, NULL, "model", "the model was unloaded");
+    hd_api__params_request(&gen->params, &info, &gen->call.who, &request);
+    request.sampling.seed += (uint64_t)gen->choice; /* each its own, and again the same */
+    return submit(gen, &request, fault);
+}
+
 /* The last user message is the question; what came before it is history. */
 static int take_question(struct hd_api__gen *gen, struct hd_message *history, size_t *n_history,
                          const char **question, struct hd_api__fault *fault)
@@ -504,6 +564,9 @@ static int start_grounded(struct hd_api__gen *gen, struct hd_api__fault *fault)
     if (gen->params.tools)
         return hd_api__fault(fault, 400, "unsupported_value", "tools",
                              "tools: not together with a knowledge base");
+    if (gen->params.n > 1)
+        return hd_api__fault(fault, 400, "unsupported_value", "n",
+                             "n: one answer together with a knowledge base");
     if (gen->params.grammar)
         return hd_api__fault(fault, 400, "unsupported_value", "response_format",
                              "response_format, grammar: not together with a knowledge base");

@@ -156,7 +156,7 @@ static void put_text(struct hd_api__gen *gen, struct hd_buf *out, enum hd_text_k
 {
     bool chat = hd_api__is_chat(gen);
     chunk_open(gen, out);
-    hd_buf_puts(out, ",\"choices\":[{\"index\":0,");
+    hd_buf_printf(out, ",\"choices\":[{\"index\":%d,", gen->choice);
     if (!chat)
         hd_buf_puts(out, "\"text\":");
     else
@@ -177,9 +177,10 @@ static void begin(struct hd_api__gen *gen, struct hd_buf *out)
     if (!hd_api__is_chat(gen))
         return;
     chunk_open(gen, out);
-    hd_buf_puts(out,
-                ",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}"
-                ",\"finish_reason\":null}]");
+    hd_buf_printf(out,
+                  ",\"choices\":[{\"index\":%d,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}"
+                  ",\"finish_reason\":null}]",
+                  gen->choice);
     chunk_close(out);
 }
 
@@ -187,7 +188,7 @@ static void put_call(struct hd_api__gen *gen, struct hd_buf *out,
                      const struct hd_api__tool_call *call)
 {
     chunk_open(gen, out);
-    hd_buf_puts(out, ",\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[");
+    hd_buf_printf(out, ",\"choices\":[{\"index\":%d,\"delta\":{\"tool_calls\":[", gen->choice);
     hd_api__put_dump(out, json_pack("{s:s,s:s,s:O,s:I}", "id", call->id, "type", "function",
                                     "function", call->function, "index", (json_int_t)call->index));
     hd_buf_puts(out, "]},\"finish_reason\":null}]");
@@ -200,12 +201,11 @@ static void append_member(struct hd_buf *out, const char *name, json_t *value)
     hd_api__put_dump(out, value);
 }
 
-static void end(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds)
+/* Begins the chunk that ends an answer. */
+static void end_open(struct hd_api__gen *gen, struct hd_buf *out)
 {
-    const char *key;
-    json_t *value;
     chunk_open(gen, out);
-    hd_buf_printf(out, ",\"choices\":[{\"index\":0,%s",
+    hd_buf_printf(out, ",\"choices\":[{\"index\":%d,%s", gen->choice,
                   hd_api__is_chat(gen) ? "\"delta\":{}" : "\"text\":\"\"");
     append_logprobs(gen, out);
     hd_buf_printf(out, ",\"finish_reason\":\"%s\"", finish_reason(gen));
@@ -214,6 +214,13 @@ static void end(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds)
     if (reasoning_stop(gen))
         hd_buf_printf(out, ",\"reasoning_stop\":\"%s\"", reasoning_stop(gen));
     hd_buf_puts(out, "}]");
+}
+
+static void end(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds)
+{
+    const char *key;
+    json_t *value;
+    end_open(gen, out);
     if (gen->result.n_dropped)
         hd_buf_printf(out, ",\"dropped_messages\":%d", gen->result.n_dropped);
     json_object_foreach(grounds, key, value) append_member(out, key, json_incref(value));
@@ -257,12 +264,11 @@ static json_t *text_json(const struct hd_api__gen *gen)
     return json_pack("s+", p->prompt, hd_buf_str(&gen->answer));
 }
 
-static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
+static json_t *choice_json(struct hd_api__gen *gen)
 {
     bool chat = hd_api__is_chat(gen);
-    json_t *choice = json_object(), *body = json_object();
-    json_object_set_new(choice, "index", json_integer(0));
-    json_t *text = text_json(gen);
+    json_t *choice = json_object(), *text = text_json(gen);
+    json_object_set_new(choice, "index", json_integer(gen->choice));
     if (chat) {
         json_t *message = json_pack("{s:s,s:o}", "role", "assistant", "content", text);
         if (gen->reasoning.len)
@@ -280,13 +286,35 @@ static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
         json_object_set_new(choice, "stop_reason", json_string(stop_reason(gen)));
     if (reasoning_stop(gen))
         json_object_set_new(choice, "reasoning_stop", json_string(reasoning_stop(gen)));
+    return choice;
+}
+
+/* An answer that is not the last: written out, or kept for whole(). */
+static void next(struct hd_api__gen *gen, struct hd_buf *out)
+{
+    if (gen->params.stream) {
+        end_open(gen, out);
+        chunk_close(out);
+        return;
+    }
+    if (!gen->choices)
+        gen->choices = json_array();
+    json_array_append_new(gen->choices, choice_json(gen));
+}
+
+static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
+{
+    bool chat = hd_api__is_chat(gen);
+    json_t *body = json_object(), *choices = gen->choices ? gen->choices : json_array();
+    gen->choices = NULL;
+    json_array_append_new(choices, choice_json(gen));
     if (gen->result.n_dropped)
         json_object_set_new(body, "dropped_messages", json_integer(gen->result.n_dropped));
     json_object_set_new(body, "id", json_string(gen->id));
     json_object_set_new(body, "object", json_string(chat ? "chat.completion" : "text_completion"));
     json_object_set_new(body, "created", json_integer(gen->created));
     json_object_set_new(body, "model", json_string(gen->model));
-    json_object_set_new(body, "choices", json_pack("[o]", choice));
+    json_object_set_new(body, "choices", choices);
     if (grounds)
         json_object_update(body, grounds);
     json_object_set_new(body, "usage", usage_json(&gen->result));
@@ -303,6 +331,7 @@ const struct hd_api__surface hd_api__chat_completions = {
     .text = put_text,
     .logprobs = chat_logprobs,
     .call = put_call,
+    .next = next,
     .end = end,
     .fail = fail,
     .whole = whole,
@@ -318,6 +347,7 @@ const struct hd_api__surface hd_api__completions = {
     .text = put_text,
     .logprobs = completion_logprobs,
     .call = put_call,
+    .next = next,
     .end = end,
     .fail = fail,
     .whole = whole,

@@ -9,7 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_MESSAGES = 4096, MAX_TOKENS = 10000000, MAX_STOP_BYTES = 1000, MAX_TOOLS = 128 };
+enum {
+    MAX_MESSAGES = 4096,
+    MAX_TOKENS = 10000000,
+    MAX_STOP_BYTES = 1000,
+    MAX_TOOLS = 128,
+    MAX_N = 8
+};
 
 /* What is checked and then dropped. */
 struct raw {
@@ -40,7 +46,7 @@ struct raw {
         {"frequency_penalty", KIND_FLOAT, AT(p.frequency_penalty), -2, 2, 0},                      \
         {"max_tokens", KIND_INT, AT(p.max_tokens), 1, MAX_TOKENS, 0},                              \
         {"seed", KIND_U64, AT(p.seed), -9.2e18, 9.2e18, SEEN(seed)},                               \
-        {"stop", KIND_JSON, AT(stop), 0, 0, 0}, {"n", KIND_INT, AT(p.n), 1, 1, 0},                 \
+        {"stop", KIND_JSON, AT(stop), 0, 0, 0}, {"n", KIND_INT, AT(p.n), 1, MAX_N, 0},             \
         {"logit_bias", KIND_JSON, AT(logit_bias), 0, 0, 0},                                        \
         {"grammar", KIND_STRING, AT(grammar), 0, 0, 0},                                            \
         {"response_format", KIND_JSON, AT(response_format), 0, 0, 0},                              \
@@ -75,7 +81,7 @@ static const struct hd_api__field chat_fields[] = {
 static const struct hd_api__field completion_fields[] = {
     COMMON_FIELDS,
     {"prompt", KIND_JSON, AT(prompt), 0, 0, 0},
-    {"best_of", KIND_INT, AT(best_of), 1, 1, 0},
+    {"best_of", KIND_INT, AT(best_of), 1, MAX_N, 0},
     {"echo", KIND_BOOL, AT(p.echo), 0, 0, 0},
     {"suffix", KIND_STRING, AT(suffix), 0, 0, 0},
 };
@@ -530,6 +536,8 @@ int hd_api__params_completion_json(struct hd_api__params *out, json_t *root,
                        sizeof completion_fields / sizeof *completion_fields, fault);
     if (!rc)
         rc = hd_api__take_logprobs(&raw.p, raw.logprobs, 0, false, false, fault);
+    if (!rc && raw.best_of && raw.best_of != raw.p.n)
+        rc = unsupported(fault, "best_of", "must be n, or absent: all answers are given");
     if (!rc && raw.p.echo && (raw.p.logprobs || raw.suffix))
         rc = unsupported(fault, "echo", "together with logprobs or suffix is not supported");
     if (!rc)

@@ -53,6 +53,11 @@ struct hd_api__gen {
      */
     struct hd_buf logprobs[4];
     size_t n_char; /* of the text that they speak of */
+    /* Several answers to one request come one after the other: the prompt's KV is there for all
+     * but the first, and a stream's events have one order. */
+    int choice;                   /* the answer that is being written, from 0 */
+    json_t *choices;              /* those before it; not streaming */
+    int n_generated, n_reasoning; /* their tokens */
 };
 
 struct hd_api__tool_call {
@@ -78,6 +83,8 @@ struct hd_api__surface {
     /* Of the next token of the answer, before its text; NULL: not asked for in this form. */
     void (*logprobs)(struct hd_api__gen *gen, const struct hd_token_report *token);
     void (*call)(struct hd_api__gen *gen, struct hd_buf *out, const struct hd_api__tool_call *call);
+    /* An answer is complete and another will follow; NULL where a request has one only. */
+    void (*next)(struct hd_api__gen *gen, struct hd_buf *out);
     void (*end)(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds);
     void (*fail)(struct hd_api__gen *gen, struct hd_buf *out, const struct hd_api__fault *fault);
     json_t *(*whole)(struct hd_api__gen *gen, json_t *grounds); /* new; NULL without memory */

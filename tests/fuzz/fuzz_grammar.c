@@ -1,7 +1,7 @@
 // room: token
-/* The first byte chooses: a GBNF grammar, a JSON schema, or a pattern; a grammar and a text to match
- * are parted by a NUL. A grammar compiles or is refused with a sentence; what a schema becomes always
- * compiles; a run never takes a text that it does not take byte by byte. */
+/* The first byte chooses: a GBNF grammar, a JSON schema, or a pattern; a grammar and a text to
+ * match are parted by a NUL. A grammar compiles or is refused with a sentence; what a schema
+ * becomes always compiles; a run never takes a text that it does not take byte by byte. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -52,7 +52,7 @@ static void test_bad_chat(void **state)
         {"{" M ",\"top_k\":1.5}", "top_k", "invalid_type"},
         {"{" M ",\"max_tokens\":0}", "max_tokens", "invalid_value"},
         {"{" M ",\"max_completion_tokens\":-1}", "max_completion_tokens", "invalid_value"},
-        {"{" M ",\"n\":2}", "n", "invalid_value"},
+        {"{" M ",\"n\":9}", "n", "invalid_value"},
         {"{" M ",\"stop\":[\"a\",\"b\",\"c\",\"d\",\"e\"]}", "stop", "invalid_value"},
         {"{" M ",\"stop\":[1]}", "stop", "invalid_type"},
         {"{" M ",\"stop\":\"\"}", "stop", "invalid_value"},
