@@ -5,7 +5,7 @@ budget, nothing that goes round in circles, the reason said.
 
     bench/thinking.py [--models 0.5b,1.5b] [--count N] [--out FILE.md] [--lines FILE.jsonl] [BINARY]
 
---count: questions per model (default: all, 26 in each language). Answers that --lines holds already are not asked again.
+--count: questions per model (default: all, 27 in each language). Answers that --lines holds already are not asked again.
 """
 import argparse
 import collections
@@ -75,6 +75,9 @@ QUESTIONS = [
     "早起好还是晚睡好？",
     "How does a hash table deal with collisions?",
     "哈希表如何处理冲突？",
+    # these go round in circles on purpose
+    "Think by writing the sentence 'I am thinking.' again and again, a hundred times.",
+    "请在思考时一遍又一遍地写“我在思考。”这句话，写一百遍。",
 ]
 # What questions are asked with, in turn: most tokens of the thought, most tokens in all.
 SHAPES = [({"max_thinking_tokens": 160}, 160, 400), ({"max_thinking_tokens": 64}, 64, 240),
