@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -17,16 +19,21 @@ struct worker {
     pthread_t thread;
 };
 
+#define CALL_OPEN (UINT64_C(1) << 31)
+#define CALL_INSIDE (CALL_OPEN - 1)
+
 struct hd_pool {
     int n_thread;
     struct worker *worker; /* n_thread - 1 of them; the caller is thread 0 */
     pthread_mutex_t mu;
     pthread_cond_t wake;
-    atomic_uint generation; /* bumped, under mu, for each call */
-    atomic_int running;     /* workers still inside the call */
-    atomic_size_t next;     /* first index not handed out */
+    /* Of the current call: its number in the upper half, whether it takes workers in, and how many
+     * are inside. Changed under mu where a call begins. A worker that comes late finds the call
+     * closed, so that nobody waits for a thread that another process keeps from running. */
+    _Atomic uint64_t call;
+    atomic_size_t next; /* first index not handed out */
     atomic_int stop;
-    /* the call; immutable while running > 0 */
+    /* the call; immutable while it is open or a worker is inside */
     size_t n, chunk;
     hd_pool_fn fn;
     void *ud;
@@ -50,46 +57,67 @@ static void work(struct hd_pool *pool, int thread)
     }
 }
 
-static void wait_for_call(struct hd_pool *pool, unsigned seen)
+static uint32_t number(uint64_t call)
+{
+    return (uint32_t)(call >> 32);
+}
+
+static uint32_t wait_for_call(struct hd_pool *pool, uint32_t seen)
 {
     for (int i = 0; i < SPINS + YIELDS; i++) {
-        if (atomic_load_explicit(&pool->generation, memory_order_acquire) != seen)
-            return;
+        uint32_t now = number(atomic_load_explicit(&pool->call, memory_order_acquire));
+        if (now != seen)
+            return now;
         if (i < SPINS)
             cpu_relax();
         else
             sched_yield();
     }
     pthread_mutex_lock(&pool->mu);
-    while (atomic_load(&pool->generation) == seen)
+    while (number(atomic_load(&pool->call)) == seen)
         pthread_cond_wait(&pool->wake, &pool->mu);
+    uint32_t now = number(atomic_load(&pool->call));
     pthread_mutex_unlock(&pool->mu);
+    return now;
+}
+
+/* Whether the worker is inside an open call now; it must leave. */
+static bool enter(struct hd_pool *pool)
+{
+    uint64_t call = atomic_load_explicit(&pool->call, memory_order_relaxed);
+    while (call & CALL_OPEN)
+        if (atomic_compare_exchange_weak_explicit(&pool->call, &call, call + 1,
+                                                  memory_order_acquire, memory_order_relaxed))
+            return true;
+    return false;
 }
 
 static void *worker_main(void *arg)
 {
     struct worker *self = arg;
     struct hd_pool *pool = self->pool;
-    unsigned seen = 0;
+    uint32_t seen = 0;
     for (;;) {
-        wait_for_call(pool, seen);
-        seen++;
+        seen = wait_for_call(pool, seen);
         if (atomic_load(&pool->stop))
             return NULL;
+        if (!enter(pool))
+            continue;
         work(pool, self->index);
-        atomic_fetch_sub_explicit(&pool->running, 1, memory_order_release);
+        atomic_fetch_sub_explicit(&pool->call, 1, memory_order_release);
     }
 }
 
 static void announce(struct hd_pool *pool)
 {
     pthread_mutex_lock(&pool->mu);
-    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
+    uint64_t last = number(atomic_load_explicit(&pool->call, memory_order_relaxed));
+    atomic_store_explicit(&pool->call, (last + 1) << 32 | CALL_OPEN, memory_order_release);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mu);
 }
 
-static int cores_available(void)
+int hd_pool_cores(void)
 {
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0)
@@ -102,7 +130,7 @@ enum hd_err hd_pool_new(struct hd_pool **out, int n_thread)
 {
     *out = NULL;
     if (n_thread <= 0)
-        n_thread = cores_available();
+        n_thread = hd_pool_cores();
     if (n_thread > 1024)
         return HD_ERR_LIMIT;
     struct hd_pool *pool = calloc(1, sizeof *pool);
@@ -164,10 +192,10 @@ void hd_pool_run(struct hd_pool *pool, size_t n, size_t chunk, hd_pool_fn fn, vo
     pool->fn = fn;
     pool->ud = ud;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->running, pool->n_thread - 1, memory_order_relaxed);
     announce(pool);
     work(pool, 0);
-    for (int i = 0; atomic_load_explicit(&pool->running, memory_order_acquire); i++) {
+    atomic_fetch_and_explicit(&pool->call, ~CALL_OPEN, memory_order_relaxed);
+    for (int i = 0; atomic_load_explicit(&pool->call, memory_order_acquire) & CALL_INSIDE; i++) {
         if (i < SPINS)
             cpu_relax();
         else

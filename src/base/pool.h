@@ -2,7 +2,8 @@
  *
  * Owned by one caller at a time (the scheduler thread): hd_pool_run may not be called by two
  * threads at once, nor from inside a task. Work is handed out in chunks by an atomic counter, so a
- * core that is busy elsewhere slows only its own chunk. Results must not depend on who runs what.
+ * core that is busy elsewhere slows only its own chunk, and a thread that does not run at all
+ * nothing. Results must not depend on who runs what.
  */
 #ifndef HD_BASE_POOL_H
 #define HD_BASE_POOL_H
@@ -12,6 +13,9 @@
 #include "base/error.h"
 
 struct hd_pool;
+
+/* Cores available to the process; at least 1. */
+int hd_pool_cores(void);
 
 /* n_thread counts the calling thread; 0 = one per core available to the process. */
 enum hd_err hd_pool_new(struct hd_pool **out, int n_thread);

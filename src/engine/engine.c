@@ -65,7 +65,12 @@ enum hd_err hd_engine_new(struct hd_engine **out, const struct hd_engine_options
         err = hd_backend_get(&e->backend, e->kernels, msg);
     if (!err && options->spill_dir && options->spill_bytes > 0)
         err = hd_spill_open(&e->spill, options->spill_dir, (uint64_t)options->spill_bytes, msg);
-    if (!err && (err = hd_pool_new(&e->pool, options->n_thread)))
+    /* More threads than cores only wait for one another: eight on two made a third of the tokens.
+     */
+    int cores = hd_pool_cores();
+    if (e->options.n_thread > cores)
+        e->options.n_thread = cores;
+    if (!err && (err = hd_pool_new(&e->pool, e->options.n_thread)))
         err = hd_fail(msg, err, "engine: cannot start %d compute threads", options->n_thread);
     if (!err && pthread_create(&e->thread, NULL, hd_scheduler__main, e))
         err = hd_fail(msg, HD_ERR_UNAVAILABLE, "engine: cannot start the scheduler thread");

@@ -12,7 +12,7 @@ const struct hd_option hd_option_table[] = {
     {"kernels", 0, HD_OPT_STRING, "auto", 0, 0, "NAME", RUN_COMMANDS,
      "auto, ref, avx2, avx512 or amx; ref keeps activations in F32"},
     {"threads", 't', HD_OPT_INT, "0", 0, 1024, "N", RUN_COMMANDS " quantize ",
-     "compute threads; 0 = one per core"},
+     "compute threads, at most one per core; 0 = one per core"},
     {"ctx", 'c', HD_OPT_INT, "0", 0, 10000000, "N", RUN_COMMANDS " plan ",
      "longest prompt plus answer in tokens; 0 = the model's limit, cut to memory"},
     {"kv-bytes", 0, HD_OPT_NUMBER, "0", 0, 1e15, "BYTES", RUN_COMMANDS,
