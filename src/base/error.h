@@ -14,7 +14,7 @@
     X(NOTFOUND, -3, "not found", 404)                                                              \
     X(INVALID, -4, "invalid argument", 400)                                                        \
     X(FORMAT, -5, "malformed data", 400)                                                           \
-    X(UNSUPPORTED, -6, "not supported", 501)                                                       \
+    X(UNSUPPORTED, -6, "not supported", 400)                                                       \
     X(LIMIT, -7, "limit exceeded", 413)                                                            \
     X(BUSY, -8, "busy", 429)                                                                       \
     X(CANCELLED, -9, "cancelled", 499)                                                             \
