@@ -44,12 +44,22 @@ static const struct command *find_command(const char *name)
     return NULL;
 }
 
+/* Bytes of UTF-8 that begin no character: what a column of bytes lacks in characters. */
+static int continuation_bytes(const char *text)
+{
+    int n = 0;
+    for (; *text; text++)
+        n += ((unsigned char)*text & 0xc0) == 0x80;
+    return n;
+}
+
 static void print_help(FILE *to)
 {
     fprintf(to, "holdfast %s: DeepSeek-R1 and its kin on your own machines\n\n", HOLDFAST_VERSION);
     for (size_t i = 0; i < sizeof summaries / sizeof *summaries; i++)
         if (find_command(summaries[i].name))
-            fprintf(to, "  holdfast %-10s %-38s %s\n", summaries[i].name, summaries[i].usage,
+            fprintf(to, "  holdfast %-10s %-*s %s\n", summaries[i].name,
+                    38 + continuation_bytes(summaries[i].usage), summaries[i].usage,
                     summaries[i].what);
     fprintf(to, "\nholdfast COMMAND --help lists a command's options.\n");
 }
@@ -91,17 +101,31 @@ static int run(const struct command *command, int argc, char **argv)
     return status;
 }
 
+/* holdfast help [COMMAND | options] */
+static int help(const char *topic)
+{
+    if (!topic)
+        print_help(stdout);
+    else if (!strcmp(topic, "options"))
+        hd_options_reference(stdout);
+    else if (find_command(topic))
+        print_command_help(topic);
+    else {
+        fprintf(stderr, "holdfast: help: %s is no command (holdfast help lists them)\n", topic);
+        return HD_EXIT_USAGE;
+    }
+    return HD_EXIT_OK;
+}
+
 int main(int argc, char **argv)
 {
     signal(SIGPIPE, SIG_IGN);
-    if (argc < 2 || !strcmp(argv[1], "help") || !strcmp(argv[1], "--help") ||
-        !strcmp(argv[1], "-h")) {
-        if (argc > 2 && !strcmp(argv[2], "options"))
-            hd_options_reference(stdout);
-        else
-            print_help(argc < 2 ? stderr : stdout);
-        return argc < 2 ? HD_EXIT_USAGE : HD_EXIT_OK;
+    if (argc < 2) {
+        print_help(stderr);
+        return HD_EXIT_USAGE;
     }
+    if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+        return help(argv[2]);
     if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "version")) {
         printf("holdfast %s\n", HOLDFAST_VERSION);
         return HD_EXIT_OK;

@@ -24,6 +24,10 @@ def main():
         n += 1
         check("docs/options.md is what `holdfast help options` prints", f.read() == reference,
               "write it anew: build/release/holdfast help options > docs/options.md")
+    n += 1
+    of_serve = [subprocess.run([BINARY, *words], capture_output=True, text=True).stdout
+                for words in (["help", "serve"], ["serve", "--help"])]
+    check("holdfast help serve is what holdfast serve --help prints", of_serve[0] == of_serve[1] and "--port" in of_serve[0])
     commands = set(re.findall(r"^  holdfast (\S+)", subprocess.run([BINARY, "help"],
                    capture_output=True, text=True).stdout, re.M))
     options = set(re.findall(r"`--([a-z0-9-]+)`", reference))
