@@ -63,11 +63,6 @@ static const struct hd_api__word words[] = {
     {"reasoning_effort", "output_config.effort"},
 };
 
-static int invalid(struct hd_api__fault *fault, const char *param, const char *what)
-{
-    return hd_api__fault(fault, 400, "invalid_type", param, "%s: %s", param, what);
-}
-
 /* --- messages ------------------------------------------------------------------------------------
  */
 
@@ -93,14 +88,14 @@ static int take_text(json_t **out, json_t *content, const char *param, struct hd
         return 0;
     }
     if (!json_is_array(content))
-        return invalid(fault, param, "must be a string or an array of text blocks");
+        return hd_api__invalid(fault, param, "must be a string or an array of text blocks");
     json_t *parts = json_array();
     json_array_foreach(content, i, block)
     {
         json_t *text = json_object_get(block, "text");
         if (!hd_api__is_word(json_object_get(block, "type"), "text") || !json_is_string(text)) {
             json_decref(parts);
-            return invalid(fault, param, "only blocks of type \"text\" are supported here");
+            return hd_api__invalid(fault, param, "only blocks of type \"text\" are supported here");
         }
         json_array_append_new(parts, text_part(text));
     }
@@ -116,7 +111,7 @@ static int take_result(json_t *out, const json_t *block, const char *param,
     json_t *given = json_object_get(block, "content"), *content;
     snprintf(name, sizeof name, "%s.tool_use_id", param);
     if (!json_is_string(id))
-        return invalid(fault, name, "must be a string");
+        return hd_api__invalid(fault, name, "must be a string");
     snprintf(name, sizeof name, "%s.content", param);
     int rc = 0;
     if (given)
@@ -135,7 +130,8 @@ static int take_use(struct turn *turn, const json_t *block, const char *param,
     json_t *id = json_object_get(block, "id"), *name = json_object_get(block, "name");
     json_t *input = json_object_get(block, "input");
     if (!json_is_string(id) || !json_is_string(name) || !json_is_object(input))
-        return invalid(fault, param, "{\"type\":\"tool_use\",\"id\",\"name\",\"input\":{…}}");
+        return hd_api__invalid(fault, param,
+                               "{\"type\":\"tool_use\",\"id\",\"name\",\"input\":{…}}");
     char *arguments = json_dumps(input, JSON_COMPACT);
     json_array_append_new(turn->calls, json_pack("{s:O,s:s,s:{s:O,s:s}}", "id", id, "type",
                                                  "function", "function", "name", name, "arguments",
@@ -183,7 +179,7 @@ static int take_blocks(json_t *out, struct turn *turn, json_t *blocks, const cha
     }
     bool calls = json_array_size(turn->calls) > 0, text = json_array_size(turn->parts) > 0;
     if (!text && !calls && !strcmp(turn->role, "user"))
-        return json_array_size(blocks) ? 0 : invalid(fault, param, "must not be empty");
+        return json_array_size(blocks) ? 0 : hd_api__invalid(fault, param, "must not be empty");
     json_t *message = json_pack("{s:s}", "role", turn->role);
     if (text || !calls)
         json_object_set(message, "content", turn->parts);
@@ -200,14 +196,15 @@ static int take_message(json_t *out, const json_t *message, size_t i, struct hd_
     char param[64];
     snprintf(param, sizeof param, "messages[%zu].role", i);
     if (!hd_api__is_word(role, "user") && !hd_api__is_word(role, "assistant"))
-        return invalid(fault, param, "\"user\" or \"assistant\" (system is a field of its own)");
+        return hd_api__invalid(fault, param,
+                               "\"user\" or \"assistant\" (system is a field of its own)");
     snprintf(param, sizeof param, "messages[%zu].content", i);
     if (json_is_string(content)) {
         json_array_append_new(out, json_pack("{s:O,s:O}", "role", role, "content", content));
         return 0;
     }
     if (!json_is_array(content))
-        return invalid(fault, param, "must be a string or an array of blocks");
+        return hd_api__invalid(fault, param, "must be a string or an array of blocks");
     struct turn turn = {json_array(), json_array(), json_string_value(role)};
     int rc = take_blocks(out, &turn, content, param, fault);
     json_decref(turn.parts);
@@ -221,7 +218,7 @@ static int take_messages(json_t *chat, const struct request *r, struct hd_api__f
     json_t *message, *out = json_array(), *content;
     json_object_set_new(chat, "messages", out);
     if (!json_is_array(r->messages) || !n)
-        return invalid(fault, "messages", "must be an array with at least one message");
+        return hd_api__invalid(fault, "messages", "must be an array with at least one message");
     if (r->system) {
         int rc = take_text(&content, r->system, "system", fault);
         if (rc)
@@ -252,7 +249,7 @@ static int take_tools(json_t *chat, const struct request *r, struct hd_api__faul
     if (!r->tools)
         return 0;
     if (!json_is_array(r->tools))
-        return invalid(fault, "tools", "must be an array");
+        return hd_api__invalid(fault, "tools", "must be an array");
     json_object_set_new(chat, "tools", out = json_array());
     json_array_foreach(r->tools, i, tool)
     {
@@ -289,8 +286,8 @@ static int take_choice(json_t *chat, const struct request *r, struct hd_api__fau
         }
     json_t *name = json_object_get(r->tool_choice, "name");
     if (!hd_api__is_word(type, "tool") || !json_is_string(name))
-        return invalid(fault, "tool_choice",
-                       "{\"type\":\"auto\"}, \"any\", \"none\", or \"tool\" with a name");
+        return hd_api__invalid(fault, "tool_choice",
+                               "{\"type\":\"auto\"}, \"any\", \"none\", or \"tool\" with a name");
     json_object_set_new(chat, "tool_choice",
                         json_pack("{s:s,s:{s:O}}", "type", "function", "function", "name", name));
     return 0;
@@ -303,8 +300,9 @@ static int take_thinking(json_t *chat, const struct request *r, struct hd_api__f
     if (!r->thinking)
         return 0;
     if (!enabled && !hd_api__is_word(type, "disabled"))
-        return invalid(fault, "thinking",
-                       "{\"type\":\"enabled\",\"budget_tokens\":N}, \"adaptive\" or \"disabled\"");
+        return hd_api__invalid(
+            fault, "thinking",
+            "{\"type\":\"enabled\",\"budget_tokens\":N}, \"adaptive\" or \"disabled\"");
     json_t *out = json_pack("{s:s}", "type", enabled ? "enabled" : "disabled");
     if (enabled)
         hd_api__copy(out, NULL, r->thinking, "budget_tokens");
@@ -317,7 +315,7 @@ static int take_output(json_t *chat, const struct request *r, struct hd_api__fau
     const char *key;
     json_t *value;
     if (r->output_config && !json_is_object(r->output_config))
-        return invalid(fault, "output_config", "must be an object");
+        return hd_api__invalid(fault, "output_config", "must be an object");
     json_object_foreach(r->output_config, key, value)
     {
         json_t *schema = json_object_get(value, "schema");
@@ -327,13 +325,13 @@ static int take_output(json_t *chat, const struct request *r, struct hd_api__fau
                                                               : json_incref(value));
         } else if (!strcmp(key, "format")) {
             if (!hd_api__is_word(json_object_get(value, "type"), "json_schema") || !schema)
-                return invalid(fault, "output_config.format",
-                               "{\"type\":\"json_schema\",\"schema\":{…}}");
+                return hd_api__invalid(fault, "output_config.format",
+                                       "{\"type\":\"json_schema\",\"schema\":{…}}");
             json_object_set_new(chat, "response_format",
                                 json_pack("{s:s,s:{s:s,s:O}}", "type", "json_schema", "json_schema",
                                           "name", "answer", "schema", schema));
         } else {
-            return invalid(fault, "output_config", "only effort and format are known here");
+            return hd_api__invalid(fault, "output_config", "only effort and format are known here");
         }
     }
     return 0;
@@ -361,22 +359,14 @@ static int parse_with(struct hd_api__params *out, const char *body, size_t len,
                       const struct hd_api__schema *schema, struct hd_api__fault *fault)
 {
     struct request r = {0};
-    json_t *root, *chat;
-    int rc = hd_api__parse(&root, body, len, fault);
-    if (rc)
-        return rc;
-    chat = json_object();
-    rc = hd_api__fields(root, schema->fields, schema->n, &r, "", fault);
+    json_t *root, *chat = json_object();
+    int rc = hd_api__read_fields(&r, &root, body, len, schema, fault);
     if (!rc && !r.max_tokens && schema == &hd_api__anthropic_schema)
-        rc = invalid(fault, "max_tokens", "is missing");
+        rc = hd_api__invalid(fault, "max_tokens", "is missing");
     if (!rc)
         rc = translate(chat, root, &r, fault);
-    if (!rc)
-        return hd_api__params_translated(out, root, chat, true, words, sizeof words / sizeof *words,
-                                         fault);
-    json_decref(chat);
-    json_decref(root);
-    return rc;
+    return hd_api__params_translated(out, rc, root, chat, true, words, sizeof words / sizeof *words,
+                                     fault);
 }
 
 static int parse(struct hd_api__params *out, const char *body, size_t len,

@@ -133,6 +133,9 @@ struct hd_api__fault { /* an error on its way to the client */
 /* Fills a fault and returns its status, so that `return hd_api__fault(...)` reads well. */
 int hd_api__fault(struct hd_api__fault *fault, int status, const char *code, const char *param,
                   const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+/* 400, "PARAM: WHAT"; the field has a wrong value, or one that is not served here. */
+int hd_api__invalid(struct hd_api__fault *fault, const char *param, const char *what);
+int hd_api__unsupported(struct hd_api__fault *fault, const char *param, const char *what);
 /* From an error of engine or kb. */
 int hd_api__fault_err(struct hd_api__fault *fault, enum hd_err err, const struct hd_errmsg *msg);
 

@@ -10,11 +10,6 @@
 
 enum { MAX_GRAMMAR = 256 << 10, MAX_BUILT = 4 << 20, MAX_BIAS = HD_BIAS_MAX };
 
-static int invalid(struct hd_api__fault *fault, const char *param, const char *what)
-{
-    return hd_api__fault(fault, 400, "invalid_type", param, "%s: %s", param, what);
-}
-
 static int no_memory(struct hd_api__fault *fault)
 {
     return hd_api__fault(fault, 503, NULL, NULL, "out of memory");
@@ -82,7 +77,7 @@ int hd_api__take_format(struct hd_api__params *p, const json_t *format, const ch
                              "%s: type text, json_object or json_schema", param);
     snprintf(where, sizeof where, "%s.json_schema", param);
     if (!json_is_object(outer))
-        return invalid(fault, where, "{\"name\",\"schema\"} is expected");
+        return hd_api__invalid(fault, where, "{\"name\",\"schema\"} is expected");
     json_object_foreach((json_t *)outer, key, value)
     {
         size_t i = 0;
@@ -95,7 +90,8 @@ int hd_api__take_format(struct hd_api__params *p, const json_t *format, const ch
     }
     snprintf(where, sizeof where, "%s.json_schema.schema", param);
     value = json_object_get(outer, "schema");
-    return value ? take_schema(p, value, where, fault) : invalid(fault, where, "is missing");
+    return value ? take_schema(p, value, where, fault)
+                 : hd_api__invalid(fault, where, "is missing");
 }
 
 int hd_api__take_grammar(struct hd_api__params *p, const char *grammar, struct hd_api__fault *fault)
@@ -193,7 +189,7 @@ int hd_api__take_bias(struct hd_api__params *p, const json_t *bias, struct hd_ap
     if (!bias)
         return 0;
     if (!json_is_object(bias))
-        return invalid(fault, "logit_bias", "must be an object of token ids and numbers");
+        return hd_api__invalid(fault, "logit_bias", "must be an object of token ids and numbers");
     if (json_object_size(bias) > MAX_BIAS)
         return hd_api__fault(fault, 400, "invalid_value", "logit_bias",
                              "logit_bias: at most %d tokens", MAX_BIAS);
@@ -207,7 +203,8 @@ int hd_api__take_bias(struct hd_api__params *p, const json_t *bias, struct hd_ap
         long id = strtol(key, &end, 10);
         double number = json_number_value(value);
         if (*key < '0' || *key > '9' || *end || errno || id > INT32_MAX)
-            return invalid(fault, "logit_bias", "names must be token ids (/tokenize gives them)");
+            return hd_api__invalid(fault, "logit_bias",
+                                   "names must be token ids (/tokenize gives them)");
         if (!json_is_number(value) || !(number >= -100 && number <= 100))
             return hd_api__fault(fault, 400, "invalid_value", "logit_bias",
                                  "logit_bias: numbers of -100 to 100");
@@ -227,7 +224,8 @@ int hd_api__take_logprobs(struct hd_api__params *p, const json_t *logprobs, int 
     if (!logprobs || json_is_false(logprobs))
         return 0;
     if (chat && !json_is_true(logprobs))
-        return invalid(fault, "logprobs", "must be true or false (top_logprobs takes a number)");
+        return hd_api__invalid(fault, "logprobs",
+                               "must be true or false (top_logprobs takes a number)");
     if (!chat) {
         if (!json_is_integer(logprobs) || json_integer_value(logprobs) < 0 ||
             json_integer_value(logprobs) > HD_TOP_MAX)

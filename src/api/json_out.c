@@ -19,6 +19,16 @@ int hd_api__fault(struct hd_api__fault *fault, int status, const char *code, con
     return status;
 }
 
+int hd_api__invalid(struct hd_api__fault *fault, const char *param, const char *what)
+{
+    return hd_api__fault(fault, 400, "invalid_type", param, "%s: %s", param, what);
+}
+
+int hd_api__unsupported(struct hd_api__fault *fault, const char *param, const char *what)
+{
+    return hd_api__fault(fault, 400, "unsupported_value", param, "%s: %s", param, what);
+}
+
 int hd_api__fault_err(struct hd_api__fault *fault, enum hd_err err, const struct hd_errmsg *msg)
 {
     const char *code = err == HD_ERR_BUSY          ? "rate_limit_exceeded"

@@ -61,16 +61,6 @@ static const struct hd_api__word words[] = {
     {"thinking", "think"},
 };
 
-static int unsupported(struct hd_api__fault *fault, const char *param, const char *what)
-{
-    return hd_api__fault(fault, 400, "unsupported_value", param, "%s: %s", param, what);
-}
-
-static int invalid(struct hd_api__fault *fault, const char *param, const char *what)
-{
-    return hd_api__fault(fault, 400, "invalid_type", param, "%s: %s", param, what);
-}
-
 /* --- options -------------------------------------------------------------------------------------
  */
 
@@ -122,7 +112,7 @@ static int take_option(json_t *chat, const char *key, json_t *value, struct hd_a
     if (options[i].kind == OPTION_OFF)
         return json_is_number(value) && json_number_value(value) == options[i].off
                    ? 0
-                   : unsupported(fault, param, "is not supported");
+                   : hd_api__unsupported(fault, param, "is not supported");
     /* Ollama's clients may send 40.0 where 40 is meant, and -1 or -2 for "no limit". */
     bool limit = !strcmp(key, "num_predict");
     if (limit && json_is_number(value) && json_number_value(value) < 0)
@@ -136,7 +126,7 @@ static int take_options(json_t *chat, json_t *given, struct hd_api__fault *fault
     const char *key;
     json_t *value;
     if (given && !json_is_object(given))
-        return invalid(fault, "options", "must be an object");
+        return hd_api__invalid(fault, "options", "must be an object");
     json_object_foreach(given, key, value)
     {
         int rc = take_option(chat, key, value, fault);
@@ -160,7 +150,7 @@ static int take_format(json_t *chat, json_t *format, struct hd_api__fault *fault
                             json_pack("{s:s,s:{s:s,s:O}}", "type", "json_schema", "json_schema",
                                       "name", "answer", "schema", format));
     else
-        return invalid(fault, "format", "must be \"json\" or a JSON schema");
+        return hd_api__invalid(fault, "format", "must be \"json\" or a JSON schema");
     return 0;
 }
 
@@ -173,7 +163,8 @@ static int take_think(json_t *chat, json_t *think, struct hd_api__fault *fault)
     else if (json_is_string(think))
         json_object_set(chat, "reasoning_effort", think);
     else if (think)
-        return invalid(fault, "think", "must be a boolean, or \"low\", \"medium\" or \"high\"");
+        return hd_api__invalid(fault, "think",
+                               "must be a boolean, or \"low\", \"medium\" or \"high\"");
     return 0;
 }
 
@@ -182,7 +173,8 @@ static int take_both(json_t *out, const json_t *root, const struct request *r,
 {
     hd_api__copy(out, NULL, root, "model");
     if (r->top_logprobs || (r->logprobs && !json_is_false(r->logprobs)))
-        return unsupported(fault, "logprobs", "are not given here; /v1/chat/completions has them");
+        return hd_api__unsupported(fault, "logprobs",
+                                   "are not given here; /v1/chat/completions has them");
     json_object_set_new(out, "stream", json_boolean(r->stream || !r->has_stream));
     int rc = take_options(out, r->options, fault);
     return rc ? rc : take_format(out, r->format, fault);
@@ -224,7 +216,7 @@ static int take_message(json_t *out, json_t *message, size_t i, struct hd_api__f
     json_t *value, *made;
     snprintf(param, sizeof param, "messages[%zu]", i);
     if (!json_is_object(message))
-        return invalid(fault, param, "must be an object");
+        return hd_api__invalid(fault, param, "must be an object");
     json_array_append_new(out, made = json_object());
     json_object_foreach(message, key, value)
     {
@@ -232,7 +224,7 @@ static int take_message(json_t *out, json_t *message, size_t i, struct hd_api__f
         if (json_is_null(value) || !strcmp(key, "thinking"))
             continue;
         if (!strcmp(key, "images") && json_array_size(value))
-            return unsupported(fault, param, "pictures are not supported");
+            return hd_api__unsupported(fault, param, "pictures are not supported");
         if (!strcmp(key, "tool_calls") && json_is_array(value))
             json_object_set_new(made, key, take_calls(value));
         else if (!strcmp(key, "tool_name"))
@@ -253,7 +245,7 @@ static int translate_chat(json_t *chat, const json_t *root, const struct request
     json_object_set_new(chat, "messages", out);
     hd_api__copy(chat, NULL, root, "tools");
     if (!json_is_array(r->messages))
-        return invalid(fault, "messages", "must be an array");
+        return hd_api__invalid(fault, "messages", "must be an array");
     json_array_foreach(r->messages, i, message)
     {
         int rc = take_message(out, message, i, fault);
@@ -264,35 +256,16 @@ static int translate_chat(json_t *chat, const json_t *root, const struct request
     return rc ? rc : take_both(chat, root, r, fault);
 }
 
-static int read_request(struct request *r, json_t **root, const char *body, size_t len,
-                        const struct hd_api__schema *schema, struct hd_api__fault *fault)
-{
-    int rc = hd_api__parse(root, body, len, fault);
-    if (!rc)
-        rc = hd_api__fields(*root, schema->fields, schema->n, r, "", fault);
-    return rc;
-}
-
-static int finish_parse(struct hd_api__params *out, json_t *root, json_t *request, bool chat,
-                        int rc, struct hd_api__fault *fault)
-{
-    if (!rc)
-        return hd_api__params_translated(out, root, request, chat, words,
-                                         sizeof words / sizeof *words, fault);
-    json_decref(request);
-    json_decref(root);
-    return rc;
-}
-
 static int parse_chat(struct hd_api__params *out, const char *body, size_t len,
                       struct hd_api__fault *fault)
 {
     struct request r = {0};
     json_t *root, *chat = json_object();
-    int rc = read_request(&r, &root, body, len, &hd_api__ollama_chat_schema, fault);
+    int rc = hd_api__read_fields(&r, &root, body, len, &hd_api__ollama_chat_schema, fault);
     if (!rc)
         rc = translate_chat(chat, root, &r, fault);
-    return finish_parse(out, root, chat, true, rc, fault);
+    return hd_api__params_translated(out, rc, root, chat, true, words, sizeof words / sizeof *words,
+                                     fault);
 }
 
 /* --- /api/generate -------------------------------------------------------------------------------
@@ -302,20 +275,21 @@ static int translate_generate(json_t *out, const json_t *root, const struct requ
                               struct hd_api__fault *fault)
 {
     if (json_array_size(r->images))
-        return unsupported(fault, "images", "pictures are not supported");
+        return hd_api__unsupported(fault, "images", "pictures are not supported");
     if (json_array_size(r->context))
-        return unsupported(fault, "context",
-                           "is not supported; send the conversation to /api/chat");
+        return hd_api__unsupported(fault, "context",
+                                   "is not supported; send the conversation to /api/chat");
     if (r->template && *r->template)
-        return unsupported(fault, "template", "is not supported; send a prompt with \"raw\"");
+        return hd_api__unsupported(fault, "template",
+                                   "is not supported; send a prompt with \"raw\"");
     if (!r->prompt)
-        return invalid(fault, "prompt", "is missing");
+        return hd_api__invalid(fault, "prompt", "is missing");
     if (!chat) {
         hd_api__copy(out, NULL, root, "prompt");
         if (r->suffix && *r->suffix)
             hd_api__copy(out, NULL, root, "suffix");
         if (r->system && *r->system)
-            return unsupported(fault, "system", "not together with raw or suffix");
+            return hd_api__unsupported(fault, "system", "not together with raw or suffix");
         return take_both(out, root, r, fault);
     }
     json_t *messages = json_array();
@@ -333,11 +307,12 @@ static int parse_generate(struct hd_api__params *out, const char *body, size_t l
 {
     struct request r = {0};
     json_t *root, *request = json_object();
-    int rc = read_request(&r, &root, body, len, &hd_api__ollama_generate_schema, fault);
+    int rc = hd_api__read_fields(&r, &root, body, len, &hd_api__ollama_generate_schema, fault);
     bool chat = !r.raw && !(r.suffix && *r.suffix);
     if (!rc)
         rc = translate_generate(request, root, &r, chat, fault);
-    return finish_parse(out, root, request, chat, rc, fault);
+    return hd_api__params_translated(out, rc, root, request, chat, words,
+                                     sizeof words / sizeof *words, fault);
 }
 
 /* --- answers -------------------------------------------------------------------------------------

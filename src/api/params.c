@@ -91,16 +91,6 @@ const struct hd_api__schema hd_api__chat_schema = {chat_fields,
 const struct hd_api__schema hd_api__completion_schema = {
     completion_fields, sizeof completion_fields / sizeof *completion_fields};
 
-static int unsupported(struct hd_api__fault *fault, const char *param, const char *what)
-{
-    return hd_api__fault(fault, 400, "unsupported_value", param, "%s: %s", param, what);
-}
-
-static int invalid(struct hd_api__fault *fault, const char *param, const char *what)
-{
-    return hd_api__fault(fault, 400, "invalid_type", param, "%s: %s", param, what);
-}
-
 /* --- what both have -----------------------------------------------------------------------------
  */
 
@@ -114,7 +104,7 @@ static int take_stop(struct raw *raw, struct hd_api__fault *fault)
     for (size_t i = 0; i < n; i++) {
         const json_t *one = json_is_array(raw->stop) ? json_array_get(raw->stop, i) : raw->stop;
         if (!json_is_string(one))
-            return invalid(fault, "stop", "must be a string or an array of strings");
+            return hd_api__invalid(fault, "stop", "must be a string or an array of strings");
         if (!json_string_length(one) || json_string_length(one) > MAX_STOP_BYTES)
             return hd_api__fault(fault, 400, "invalid_value", "stop",
                                  "stop: strings of 1 to %d bytes", MAX_STOP_BYTES);
@@ -132,7 +122,7 @@ static int take_stream_options(struct raw *raw, struct hd_api__fault *fault)
     if (!raw->stream_options)
         return 0;
     if (!json_is_object(raw->stream_options))
-        return invalid(fault, "stream_options", "must be an object");
+        return hd_api__invalid(fault, "stream_options", "must be an object");
     return hd_api__fields(raw->stream_options, fields, 2, &raw->p, "stream_options.", fault);
 }
 
@@ -172,12 +162,12 @@ static bool is_string(const json_t *value, const char *text)
 static int refuse_unsupported(const struct raw *raw, struct hd_api__fault *fault)
 {
     if (raw->functions && !empty_array(raw->functions))
-        return unsupported(fault, "functions", "is not supported; send tools");
+        return hd_api__unsupported(fault, "functions", "is not supported; send tools");
     if (raw->parallel && !json_is_boolean(raw->parallel))
-        return invalid(fault, "parallel_tool_calls", "must be true or false");
+        return hd_api__invalid(fault, "parallel_tool_calls", "must be true or false");
     if (raw->modalities && !(json_array_size(raw->modalities) == 1 &&
                              is_string(json_array_get(raw->modalities, 0), "text")))
-        return unsupported(fault, "modalities", "only [\"text\"] is supported");
+        return hd_api__unsupported(fault, "modalities", "only [\"text\"] is supported");
     return 0;
 }
 
@@ -203,7 +193,7 @@ static int take_tools(struct raw *raw, struct hd_api__fault *fault)
     if (!raw->tools || empty_array(raw->tools))
         return hd_api__take_tool_choice(&raw->p, raw->tool_choice, NULL, fault);
     if (!json_is_array(raw->tools))
-        return invalid(fault, "tools", "must be an array");
+        return hd_api__invalid(fault, "tools", "must be an array");
     if (json_array_size(raw->tools) > MAX_TOOLS)
         return hd_api__fault(fault, 400, "invalid_value", "tools", "tools: at most %d", MAX_TOOLS);
     json_array_foreach(raw->tools, i, tool)
@@ -212,13 +202,13 @@ static int take_tools(struct raw *raw, struct hd_api__fault *fault)
         json_t *parameters = json_object_get(function, "parameters");
         snprintf(param, sizeof param, "tools[%zu]", i);
         if (!is_string(json_object_get(tool, "type"), "function"))
-            return unsupported(fault, param, "only {\"type\":\"function\",…} is supported");
+            return hd_api__unsupported(fault, param, "only {\"type\":\"function\",…} is supported");
         snprintf(param, sizeof param, "tools[%zu].function.name", i);
         if (!is_function_name(json_object_get(function, "name")))
-            return invalid(fault, param, "1 to 64 letters, digits, \"_\", \"-\" or \".\"");
+            return hd_api__invalid(fault, param, "1 to 64 letters, digits, \"_\", \"-\" or \".\"");
         snprintf(param, sizeof param, "tools[%zu].function.parameters", i);
         if (parameters && !json_is_object(parameters) && !json_is_null(parameters))
-            return invalid(fault, param, "must be an object");
+            return hd_api__invalid(fault, param, "must be an object");
     }
     if (is_string(raw->tool_choice, "none"))
         return 0;
@@ -236,12 +226,12 @@ static int take_thinking_object(struct raw *raw, struct hd_api__fault *fault)
     if (!raw->thinking)
         return 0;
     if (!is_string(type, "enabled") && !is_string(type, "disabled"))
-        return invalid(fault, "thinking",
-                       "{\"type\":\"enabled\"} (maybe with \"budget_tokens\") or "
-                       "{\"type\":\"disabled\"}");
+        return hd_api__invalid(fault, "thinking",
+                               "{\"type\":\"enabled\"} (maybe with \"budget_tokens\") or "
+                               "{\"type\":\"disabled\"}");
     if (budget && (!json_is_integer(budget) || json_integer_value(budget) < 1 ||
                    json_integer_value(budget) > MAX_TOKENS))
-        return invalid(fault, "thinking.budget_tokens", "must be a whole number from 1");
+        return hd_api__invalid(fault, "thinking.budget_tokens", "must be a whole number from 1");
     raw->p.no_think |= is_string(type, "disabled");
     raw->p.ask_think |= is_string(type, "enabled");
     if (budget)
@@ -254,12 +244,13 @@ static int take_template_kwargs(struct raw *raw, struct hd_api__fault *fault)
     const char *key;
     json_t *value;
     if (raw->template_kwargs && !json_is_object(raw->template_kwargs))
-        return invalid(fault, "chat_template_kwargs", "must be an object");
+        return hd_api__invalid(fault, "chat_template_kwargs", "must be an object");
     json_object_foreach(raw->template_kwargs, key, value)
     {
         if ((strcmp(key, "enable_thinking") && strcmp(key, "thinking")) || !json_is_boolean(value))
-            return unsupported(fault, "chat_template_kwargs",
-                               "only the booleans enable_thinking and thinking are supported");
+            return hd_api__unsupported(
+                fault, "chat_template_kwargs",
+                "only the booleans enable_thinking and thinking are supported");
         raw->p.no_think |= json_is_false(value);
         raw->p.ask_think |= json_is_true(value);
     }
@@ -314,8 +305,10 @@ static int join_parts(struct hd_api__params *p, const json_t *parts, const char 
         if (!is_string(type, "text") || !json_is_string(value)) {
             hd_buf_dispose(&text);
             return json_is_string(type) && !is_string(type, "text")
-                       ? unsupported(fault, param, "only parts of type \"text\" are supported")
-                       : invalid(fault, param, "a part is {\"type\":\"text\",\"text\":\"…\"}");
+                       ? hd_api__unsupported(fault, param,
+                                             "only parts of type \"text\" are supported")
+                       : hd_api__invalid(fault, param,
+                                         "a part is {\"type\":\"text\",\"text\":\"…\"}");
         }
         if (i)
             hd_buf_putc(&text, '\n');
@@ -354,9 +347,9 @@ static int take_calls(struct hd_api__params *p, struct hd_message *message, json
     if (!calls || empty_array(calls))
         return 0;
     if (!json_is_array(calls) || json_array_size(calls) > MAX_TOOLS)
-        return invalid(fault, param, "must be an array of at most 128 calls");
+        return hd_api__invalid(fault, param, "must be an array of at most 128 calls");
     if (strcmp(message->role, "assistant"))
-        return invalid(fault, param, "only the assistant calls");
+        return hd_api__invalid(fault, param, "only the assistant calls");
     json_array_foreach(calls, k, call)
     {
         json_t *function = json_object_get(call, "function");
@@ -364,8 +357,9 @@ static int take_calls(struct hd_api__params *p, struct hd_message *message, json
         snprintf(param, sizeof param, "messages[%zu].tool_calls[%zu]", i, k);
         if (!json_is_string(json_object_get(function, "name")) ||
             (arguments && !json_is_string(arguments) && !json_is_object(arguments)))
-            return invalid(fault, param,
-                           "{\"id\",\"type\":\"function\",\"function\":{\"name\",\"arguments\"}}");
+            return hd_api__invalid(
+                fault, param,
+                "{\"id\",\"type\":\"function\",\"function\":{\"name\",\"arguments\"}}");
     }
     char *text = json_dumps(calls, JSON_COMPACT);
     if (!text)
@@ -395,14 +389,14 @@ static int take_message(struct hd_api__params *p, json_t *object, size_t i,
     char param[48];
     snprintf(param, sizeof param, "messages[%zu]", i);
     if (!json_is_object(object))
-        return invalid(fault, param, "must be an object");
+        return hd_api__invalid(fault, param, "must be an object");
     snprintf(param, sizeof param, "messages[%zu].", i);
     int rc = hd_api__fields(object, fields, sizeof fields / sizeof *fields, &raw, param, fault);
     if (rc)
         return rc;
     snprintf(param, sizeof param, "messages[%zu].role", i);
     if (!raw.role)
-        return invalid(fault, param, "is missing");
+        return hd_api__invalid(fault, param, "is missing");
     message->role = strcmp(raw.role, "developer") ? raw.role : "system";
     if (!is_role(message->role))
         return hd_api__fault(fault, 400, "unsupported_value", param,
@@ -418,9 +412,9 @@ static int take_message(struct hd_api__params *p, json_t *object, size_t i,
     if (json_is_array(raw.content))
         return join_parts(p, raw.content, param, &message->content, fault);
     if (!raw.content && strcmp(message->role, "assistant"))
-        return invalid(fault, param, "is missing");
+        return hd_api__invalid(fault, param, "is missing");
     if (raw.content && !json_is_string(raw.content))
-        return invalid(fault, param, "must be a string or an array of text parts");
+        return hd_api__invalid(fault, param, "must be a string or an array of text parts");
     message->content = raw.content           ? json_string_value(raw.content)
                        : message->tool_calls ? NULL
                                              : "";
@@ -432,9 +426,9 @@ static int take_messages(struct raw *raw, struct hd_api__fault *fault)
     struct hd_api__params *p = &raw->p;
     size_t n = json_array_size(raw->messages);
     if (!raw->messages)
-        return invalid(fault, "messages", "is missing");
+        return hd_api__invalid(fault, "messages", "is missing");
     if (!json_is_array(raw->messages) || !n)
-        return invalid(fault, "messages", "must be an array with at least one message");
+        return hd_api__invalid(fault, "messages", "must be an array with at least one message");
     if (n > MAX_MESSAGES)
         return hd_api__fault(fault, 400, "invalid_value", "messages", "messages: at most %d",
                              MAX_MESSAGES);
@@ -495,7 +489,7 @@ static int take_ids(struct hd_api__params *p, const json_t *array, struct hd_api
     {
         if (!json_is_integer(id) || json_integer_value(id) < 0 ||
             json_integer_value(id) > INT32_MAX)
-            return invalid(fault, "prompt", "must be a string or an array of token ids");
+            return hd_api__invalid(fault, "prompt", "must be a string or an array of token ids");
         p->ids[p->n_id++] = (int32_t)json_integer_value(id);
     }
     return 0;
@@ -507,15 +501,15 @@ static int take_prompt(struct raw *raw, struct hd_api__fault *fault)
     if (json_array_size(prompt) == 1 && json_is_string(json_array_get(prompt, 0)))
         prompt = json_array_get(prompt, 0); /* one prompt in an array */
     if (!prompt)
-        return invalid(fault, "prompt", "is missing");
+        return hd_api__invalid(fault, "prompt", "is missing");
     if (json_is_string(prompt))
         raw->p.prompt = json_string_value(prompt);
     else if (json_is_array(prompt) && json_is_integer(json_array_get(prompt, 0)))
         return take_ids(&raw->p, prompt, fault);
     else if (json_array_size(prompt) > 1)
-        return unsupported(fault, "prompt", "one prompt per request");
+        return hd_api__unsupported(fault, "prompt", "one prompt per request");
     else
-        return invalid(fault, "prompt", "must be a string or an array of token ids");
+        return hd_api__invalid(fault, "prompt", "must be a string or an array of token ids");
     return 0;
 }
 
@@ -537,17 +531,18 @@ int hd_api__params_completion_json(struct hd_api__params *out, json_t *root,
     if (!rc)
         rc = hd_api__take_logprobs(&raw.p, raw.logprobs, 0, false, false, fault);
     if (!rc && raw.best_of && raw.best_of != raw.p.n)
-        rc = unsupported(fault, "best_of", "must be n, or absent: all answers are given");
+        rc = hd_api__unsupported(fault, "best_of", "must be n, or absent: all answers are given");
     if (!rc && raw.p.echo && (raw.p.logprobs || raw.suffix))
-        rc = unsupported(fault, "echo", "together with logprobs or suffix is not supported");
+        rc =
+            hd_api__unsupported(fault, "echo", "together with logprobs or suffix is not supported");
     if (!rc)
         rc = take_prompt(&raw, fault);
     if (!rc && raw.p.echo && !raw.p.prompt)
-        rc = unsupported(fault, "echo", "of token ids is not supported");
+        rc = hd_api__unsupported(fault, "echo", "of token ids is not supported");
     if (!rc && raw.suffix && *raw.suffix) {
         raw.p.suffix = raw.suffix;
         if (!raw.p.prompt)
-            rc = unsupported(fault, "suffix", "beside token ids is not supported");
+            rc = hd_api__unsupported(fault, "suffix", "beside token ids is not supported");
     }
     *out = raw.p;
     return rc;

@@ -62,16 +62,6 @@ static const struct hd_api__word words[] = {
     {"reasoning_effort", "reasoning.effort"},       {"messages", "input"},
 };
 
-static int invalid(struct hd_api__fault *fault, const char *param, const char *what)
-{
-    return hd_api__fault(fault, 400, "invalid_type", param, "%s: %s", param, what);
-}
-
-static int unsupported(struct hd_api__fault *fault, const char *param, const char *what)
-{
-    return hd_api__fault(fault, 400, "unsupported_value", param, "%s: %s", param, what);
-}
-
 /* --- input ---------------------------------------------------------------------------------------
  */
 
@@ -86,7 +76,7 @@ static int take_content(json_t **out, json_t *content, const char *param,
         return 0;
     }
     if (!json_is_array(content))
-        return invalid(fault, param, "must be a string or an array of parts");
+        return hd_api__invalid(fault, param, "must be a string or an array of parts");
     json_t *parts = json_array();
     json_array_foreach(content, i, part)
     {
@@ -95,9 +85,9 @@ static int take_content(json_t **out, json_t *content, const char *param,
         bool is_text = hd_api__is_word(type, "input_text") || hd_api__is_word(type, "output_text");
         if (!is_text || !json_is_string(text)) {
             json_decref(parts);
-            return unsupported(fault, param,
-                               "only parts of type \"input_text\" and \"output_text\" are "
-                               "supported");
+            return hd_api__unsupported(fault, param,
+                                       "only parts of type \"input_text\" and \"output_text\" are "
+                                       "supported");
         }
         json_array_append_new(parts, json_pack("{s:s,s:O}", "type", "text", "text", text));
     }
@@ -113,7 +103,7 @@ static int take_message(json_t *out, const json_t *item, const char *param,
     snprintf(name, sizeof name, "%s.role", param);
     if (!hd_api__is_word(role, "user") && !hd_api__is_word(role, "assistant") &&
         !hd_api__is_word(role, "system") && !hd_api__is_word(role, "developer"))
-        return invalid(fault, name, "user, assistant, system or developer");
+        return hd_api__invalid(fault, name, "user, assistant, system or developer");
     snprintf(name, sizeof name, "%s.content", param);
     int rc = take_content(&content, json_object_get(item, "content"), name, fault);
     if (!rc)
@@ -128,7 +118,8 @@ static int take_call(json_t *out, const json_t *item, const char *param,
     json_t *id = json_object_get(item, "call_id"), *name = json_object_get(item, "name");
     json_t *arguments = json_object_get(item, "arguments");
     if (!json_is_string(id) || !json_is_string(name) || !json_is_string(arguments))
-        return invalid(fault, param, "a function_call has call_id, name and arguments, texts");
+        return hd_api__invalid(fault, param,
+                               "a function_call has call_id, name and arguments, texts");
     size_t n = json_array_size(out);
     json_t *last = n ? json_array_get(out, n - 1) : NULL;
     if (!hd_api__is_word(json_object_get(last, "role"), "assistant")) {
@@ -150,7 +141,7 @@ static int take_output(json_t *out, const json_t *item, const char *param,
     json_t *id = json_object_get(item, "call_id"), *content;
     snprintf(name, sizeof name, "%s.call_id", param);
     if (!json_is_string(id))
-        return invalid(fault, name, "must be a string");
+        return hd_api__invalid(fault, name, "must be a string");
     snprintf(name, sizeof name, "%s.output", param);
     int rc = take_content(&content, json_object_get(item, "output"), name, fault);
     if (!rc)
@@ -165,7 +156,7 @@ static int take_item(json_t *out, const json_t *item, size_t i, struct hd_api__f
     char param[48];
     snprintf(param, sizeof param, "input[%zu]", i);
     if (!json_is_object(item))
-        return invalid(fault, param, "must be an object");
+        return hd_api__invalid(fault, param, "must be an object");
     if (!type || hd_api__is_word(type, "message"))
         return take_message(out, item, param, fault);
     if (hd_api__is_word(type, "function_call"))
@@ -174,9 +165,10 @@ static int take_item(json_t *out, const json_t *item, size_t i, struct hd_api__f
         return take_output(out, item, param, fault);
     if (hd_api__is_word(type, "reasoning")) /* templates drop earlier thoughts */
         return 0;
-    return unsupported(fault, param,
-                       "only items of type message, function_call, function_call_output and "
-                       "reasoning are supported");
+    return hd_api__unsupported(
+        fault, param,
+        "only items of type message, function_call, function_call_output and "
+        "reasoning are supported");
 }
 
 static int take_input(json_t *chat, const struct request *r, struct hd_api__fault *fault)
@@ -188,13 +180,14 @@ static int take_input(json_t *chat, const struct request *r, struct hd_api__faul
         json_array_append_new(out,
                               json_pack("{s:s,s:s}", "role", "system", "content", r->instructions));
     if (!r->input)
-        return invalid(fault, "input", "is missing");
+        return hd_api__invalid(fault, "input", "is missing");
     if (json_is_string(r->input)) {
         json_array_append_new(out, json_pack("{s:s,s:O}", "role", "user", "content", r->input));
         return 0;
     }
     if (!json_is_array(r->input) || !json_array_size(r->input))
-        return invalid(fault, "input", "must be a string, or an array with at least one item");
+        return hd_api__invalid(fault, "input",
+                               "must be a string, or an array with at least one item");
     json_array_foreach(r->input, i, item)
     {
         int rc = take_item(out, item, i, fault);
@@ -216,13 +209,13 @@ static int take_tools(json_t *chat, const struct request *r, struct hd_api__faul
     if (!r->tools)
         return 0;
     if (!json_is_array(r->tools))
-        return invalid(fault, "tools", "must be an array");
+        return hd_api__invalid(fault, "tools", "must be an array");
     json_object_set_new(chat, "tools", out = json_array());
     json_array_foreach(r->tools, i, tool)
     {
         snprintf(param, sizeof param, "tools[%zu].type", i);
         if (!hd_api__is_word(json_object_get(tool, "type"), "function"))
-            return unsupported(fault, param, "only functions (\"function\") are supported");
+            return hd_api__unsupported(fault, param, "only functions (\"function\") are supported");
         json_t *function = json_object();
         for (size_t k = 0; k < sizeof members / sizeof *members; k++)
             hd_api__copy(function, NULL, tool, members[k]);
@@ -249,13 +242,13 @@ static int take_text(json_t *chat, const struct request *r, struct hd_api__fault
     const char *key;
     json_t *value;
     if (r->text && !json_is_object(r->text))
-        return invalid(fault, "text", "must be an object");
+        return hd_api__invalid(fault, "text", "must be an object");
     json_object_foreach(r->text, key, value)
     {
         if (!strcmp(key, "verbosity") && (json_is_null(value) || hd_api__is_word(value, "medium")))
             continue;
         if (strcmp(key, "format"))
-            return unsupported(fault, "text", "only format is supported");
+            return hd_api__unsupported(fault, "text", "only format is supported");
         if (!hd_api__is_word(json_object_get(value, "type"), "json_schema")) {
             json_object_set(chat, "response_format", value);
             continue;
@@ -273,13 +266,14 @@ static int take_reasoning(json_t *chat, const struct request *r, struct hd_api__
     const char *key;
     json_t *value;
     if (r->reasoning && !json_is_object(r->reasoning))
-        return invalid(fault, "reasoning", "must be an object");
+        return hd_api__invalid(fault, "reasoning", "must be an object");
     json_object_foreach(r->reasoning, key, value)
     {
         if (!strcmp(key, "effort"))
             hd_api__copy(chat, "reasoning_effort", r->reasoning, "effort");
         else if (strcmp(key, "summary") && strcmp(key, "generate_summary"))
-            return unsupported(fault, "reasoning", "only effort and summary are known here");
+            return hd_api__unsupported(fault, "reasoning",
+                                       "only effort and summary are known here");
     }
     return 0;
 }
@@ -289,29 +283,31 @@ static int refuse_unsupported(const struct request *r, struct hd_api__fault *fau
     size_t i;
     json_t *value;
     if (r->previous_response_id)
-        return unsupported(fault, "previous_response_id",
-                           "responses are not stored; send the earlier items in input");
+        return hd_api__unsupported(fault, "previous_response_id",
+                                   "responses are not stored; send the earlier items in input");
     if (r->conversation)
-        return unsupported(fault, "conversation", "is not supported; send its items in input");
+        return hd_api__unsupported(fault, "conversation",
+                                   "is not supported; send its items in input");
     if (r->prompt)
-        return unsupported(fault, "prompt", "stored prompts are not supported");
+        return hd_api__unsupported(fault, "prompt", "stored prompts are not supported");
     if (r->background)
-        return unsupported(fault, "background", "is not supported");
+        return hd_api__unsupported(fault, "background", "is not supported");
     if (r->max_tool_calls)
-        return unsupported(fault, "max_tool_calls", "no tools run here");
+        return hd_api__unsupported(fault, "max_tool_calls", "no tools run here");
     if (r->include && !json_is_array(r->include))
-        return invalid(fault, "include", "must be an array");
+        return hd_api__invalid(fault, "include", "must be an array");
     json_array_foreach(r->include, i, value)
     {
         if (!hd_api__is_word(value, "reasoning.encrypted_content"))
-            return unsupported(fault, "include",
-                               "only \"reasoning.encrypted_content\" is accepted (thoughts come "
-                               "as text, not encrypted)");
+            return hd_api__unsupported(
+                fault, "include",
+                "only \"reasoning.encrypted_content\" is accepted (thoughts come "
+                "as text, not encrypted)");
     }
     if (r->stream_options && !json_is_object(r->stream_options))
-        return invalid(fault, "stream_options", "must be an object");
+        return hd_api__invalid(fault, "stream_options", "must be an object");
     if (r->truncation && strcmp(r->truncation, "disabled"))
-        return unsupported(fault, "truncation", "only \"disabled\" is supported");
+        return hd_api__unsupported(fault, "truncation", "only \"disabled\" is supported");
     return 0;
 }
 
@@ -339,20 +335,12 @@ static int parse(struct hd_api__params *out, const char *body, size_t len,
                  struct hd_api__fault *fault)
 {
     struct request r = {0};
-    json_t *root, *chat;
-    int rc = hd_api__parse(&root, body, len, fault);
-    if (rc)
-        return rc;
-    chat = json_object();
-    rc = hd_api__fields(root, fields, sizeof fields / sizeof *fields, &r, "", fault);
+    json_t *root, *chat = json_object();
+    int rc = hd_api__read_fields(&r, &root, body, len, &hd_api__responses_schema, fault);
     if (!rc)
         rc = translate(chat, root, &r, fault);
-    if (!rc)
-        return hd_api__params_translated(out, root, chat, true, words, sizeof words / sizeof *words,
-                                         fault);
-    json_decref(chat);
-    json_decref(root);
-    return rc;
+    return hd_api__params_translated(out, rc, root, chat, true, words, sizeof words / sizeof *words,
+                                     fault);
 }
 
 /* --- items of an answer --------------------------------------------------------------------------

@@ -43,16 +43,28 @@ static void replace(char *text, size_t size, const struct hd_api__word *word)
     snprintf(at, size - (size_t)(at - text), "%s%s", word->theirs, rest);
 }
 
-int hd_api__params_translated(struct hd_api__params *out, json_t *original, json_t *request,
+int hd_api__read_fields(void *fields, json_t **root, const char *body, size_t len,
+                        const struct hd_api__schema *schema, struct hd_api__fault *fault)
+{
+    int rc = hd_api__parse(root, body, len, fault);
+    return rc ? rc : hd_api__fields(*root, schema->fields, schema->n, fields, "", fault);
+}
+
+int hd_api__params_translated(struct hd_api__params *out, int rc, json_t *original, json_t *request,
                               bool chat, const struct hd_api__word *words, size_t n_word,
                               struct hd_api__fault *fault)
 {
+    if (rc) {
+        json_decref(request);
+        json_decref(original);
+        return rc;
+    }
     if (!request) {
         json_decref(original);
         return hd_api__fault(fault, 503, NULL, NULL, "out of memory");
     }
-    int rc = chat ? hd_api__params_chat_json(out, request, fault)
-                  : hd_api__params_completion_json(out, request, fault);
+    rc = chat ? hd_api__params_chat_json(out, request, fault)
+              : hd_api__params_completion_json(out, request, fault);
     out->original = original;
     for (size_t i = 0; rc && i < n_word; i++) {
         if (!strstr(fault->param, words[i].ours))

@@ -117,10 +117,13 @@ bool hd_api__is_word(const json_t *value, const char *word);
 struct hd_api__word {
     const char *ours, *theirs; /* parts of field names */
 };
+/* The body's fields into the surface's own struct; *root: new, NULL where it is no JSON object. */
+int hd_api__read_fields(void *fields, json_t **root, const char *body, size_t len,
+                        const struct hd_api__schema *schema, struct hd_api__fault *fault);
 /* Reads `request`, a translation of `original` into the words of /v1/chat/completions (chat) or
- * /v1/completions; a fault is told in the surface's words. Steals both; params keep the original.
- */
-int hd_api__params_translated(struct hd_api__params *out, json_t *original, json_t *request,
+ * /v1/completions; a fault is told in the surface's words. rc: what reading and translating came
+ * to; not 0: returned. Steals both; params keep the original. */
+int hd_api__params_translated(struct hd_api__params *out, int rc, json_t *original, json_t *request,
                               bool chat, const struct hd_api__word *words, size_t n_word,
                               struct hd_api__fault *fault);
 

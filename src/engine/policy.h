@@ -4,7 +4,8 @@
  * A work is a sequence of rows to compute; a flow is a principal (tenant and key) with its works.
  *   waiting   admission goes to the flow that has had the least: weighted fair queueing by tokens.
  *             A flow is charged for a prompt when it is admitted and for each generated token; what
- *             is reused or replayed costs nothing. Inside a flow: order of arrival, no overtaking.
+ *             is reused or replayed costs nothing, what is brought back from disk does (it is found
+ *             after the charge). Inside a flow: order of arrival, no overtaking.
  *   running   holds KV blocks. Every generation takes part in each step; prompts share a budget,
  *             flow against flow by weight, inside a flow block by block in turn.
  *   pre-empted  gives its blocks back, waits, and replays later. Without blocks: the youngest of
