@@ -82,7 +82,15 @@ struct hd_loaded {
     struct hd_seq_rows *seqs;            /* [max_sessions] */
     struct hd_session **of_seq;          /* [max_sessions] */
     float *logits;                       /* [n_out_max, n_vocab] */
-    struct hd_candidate *candidates;     /* [n_vocab] */
+    struct hd_candidate *candidates;     /* [threads of the pool, n_vocab] */
+    struct hd_pick *picks;               /* [max_sessions] */
+};
+
+/* One token to be chosen. */
+struct hd_pick {
+    struct hd_session *session;
+    float *logits;
+    int32_t id; /* the choice, or -1 */
 };
 
 /* One request. Made by the submitting thread, then owned by the scheduler.
@@ -269,8 +277,11 @@ bool hd_spilling__save_one(struct hd_engine *engine);
 /* session.c */
 /* The next id for a row of logits, which it changes: forced, or sampled among what is not ruled
  * out. -1 where no logit is a number, or nothing may come. norm: log of the sum of the logits'
- * exponentials. */
-int32_t hd_session__pick(struct hd_session *s, float *logits, double norm);
+ * exponentials; scratch: [n_vocab]. Different sessions may pick at the same time, except those
+ * that pick alone: grammars are shared. */
+int32_t hd_session__pick(struct hd_session *s, float *logits, double norm,
+                         struct hd_candidate *scratch);
+bool hd_session__picks_alone(const struct hd_session *s);
 void hd_session__free(struct hd_session *s);
 /* Feeds one sampled token: records it, streams it, decides whether the session ends. */
 void hd_session__token(struct hd_engine *engine, struct hd_session *s, int32_t id);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "engine/row.h"
 
 struct hd_sampler {
     struct hd_sampling p;
@@ -131,15 +132,6 @@ float hd_sampler_raw(const struct hd_sampler *s, int32_t id, float logit)
     return logit > 0 ? logit * s->p.repetition_penalty : logit / s->p.repetition_penalty;
 }
 
-static int32_t argmax(const float *logits, int n)
-{
-    int32_t best = -1;
-    for (int32_t i = 0; i < n; i++)
-        if (isfinite(logits[i]) && (best < 0 || logits[i] > logits[best]))
-            best = i;
-    return best;
-}
-
 /* --- a heap that gives the likeliest first, ties to the lowest id ------------------------------
  */
 
@@ -176,14 +168,17 @@ static double weight(const struct hd_sampler *s, float logit, float max)
     return exp(((double)logit - max) / s->p.temperature);
 }
 
+static double sum_of_weights(const struct hd_sampler *s, const float *logits, float max)
+{
+    float scale = s->p.temperature > 1e-6f ? 1 / s->p.temperature : 1e6f;
+    return hd_row_sum_exp(logits, s->n_vocab, max, scale);
+}
+
 /* No filter: one walk over the vocabulary. */
 static int32_t pick_any(struct hd_sampler *s, const float *logits, float max)
 {
-    double total = 0, sum = 0;
+    double total = sum_of_weights(s, logits, max), sum = 0;
     int32_t last = -1;
-    for (int32_t i = 0; i < s->n_vocab; i++)
-        if (isfinite(logits[i]))
-            total += weight(s, logits[i], max);
     double target = hd_rng_uniform(&s->rng) * total;
     for (int32_t i = 0; i < s->n_vocab; i++) {
         if (!isfinite(logits[i]))
@@ -196,23 +191,50 @@ static int32_t pick_any(struct hd_sampler *s, const float *logits, float max)
     return last;
 }
 
+/* The k best, of which the worst is heap[0]; n of them, where there are so many. */
+static int collect_best(const struct hd_sampler *s, const float *logits, int k,
+                        struct hd_candidate *heap)
+{
+    int n = 0;
+    for (int32_t i = 0; i < s->n_vocab; i++) {
+        struct hd_candidate x = {logits[i], i};
+        if (!isfinite(x.logit) || (n == k && !(x.logit > heap[0].logit)))
+            continue;
+        int at = n < k ? n++ : 0;
+        if (at) { /* grows from the end */
+            for (; at && before(&heap[(at - 1) / 2], &x); at = (at - 1) / 2)
+                heap[at] = heap[(at - 1) / 2];
+        } else {
+            for (int child; (child = 2 * at + 1) < n; at = child) {
+                child += child + 1 < n && before(&heap[child], &heap[child + 1]);
+                if (!before(&x, &heap[child]))
+                    break;
+                heap[at] = heap[child];
+            }
+        }
+        heap[at] = x;
+    }
+    return n;
+}
+
 /* Collects what can be in the nucleus. All candidates below a share of (1 - top_p) / n_vocab weigh
  * less than 1 - top_p together, so the nucleus, made of the largest, never reaches them. */
 static int collect(const struct hd_sampler *s, const float *logits, float max, double *total,
                    struct hd_candidate *out)
 {
     int n = 0;
-    double least = 0;
-    *total = 0;
-    for (int32_t i = 0; i < s->n_vocab; i++)
-        if (isfinite(logits[i]))
-            *total += weight(s, logits[i], max);
+    double least = 0, cut = -INFINITY;
+    if (s->p.top_k && s->p.top_k < s->n_vocab / 8)
+        return collect_best(s, logits, s->p.top_k, out);
+    *total = sum_of_weights(s, logits, max);
     if (!s->p.top_k)
         least = *total * (1 - (double)s->p.top_p) / s->n_vocab;
     if (least < s->p.min_p && !s->p.top_k && s->p.top_p >= 1)
         least = s->p.min_p;
+    if (least > 0) /* a little lower than exact: a logit is cheaper to compare than a weight */
+        cut = max + s->p.temperature * log(least) - 1e-4 * (1 + fabs((double)max));
     for (int32_t i = 0; i < s->n_vocab; i++)
-        if (isfinite(logits[i]) && (least <= 0 || weight(s, logits[i], max) >= least))
+        if (isfinite(logits[i]) && logits[i] >= cut)
             out[n++] = (struct hd_candidate){logits[i], i};
     return n;
 }
@@ -220,7 +242,7 @@ static int collect(const struct hd_sampler *s, const float *logits, float max, d
 static int32_t pick_filtered(struct hd_sampler *s, const float *logits, float max,
                              struct hd_candidate *heap)
 {
-    double total, sum = 0, kept = 0;
+    double total = 0, sum = 0, kept = 0;
     int n = collect(s, logits, max, &total, heap);
     int limit = s->p.top_k && s->p.top_k < n ? s->p.top_k : n;
     for (int i = n / 2; i-- > 0;)
@@ -259,7 +281,7 @@ int32_t hd_sampler_pick(struct hd_sampler *s, float *logits, struct hd_candidate
         penalise(s, logits);
     for (size_t i = 0; i < s->n_bias; i++)
         logits[s->bias[i].id] += s->bias[i].bias;
-    int32_t best = argmax(logits, s->n_vocab);
+    int32_t best = hd_row_argmax(logits, s->n_vocab);
     if (best < 0 || s->p.temperature <= 0)
         return best;
     if (!s->p.top_k && s->p.top_p >= 1 && s->p.min_p <= 0)

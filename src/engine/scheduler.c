@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "engine/engine_impl.h"
+#include "engine/row.h"
 
 /* --- waiting and running --------------------------------------------------------------------- */
 
@@ -118,63 +119,76 @@ static void fail_all(struct step *step, enum hd_err err, const char *why)
     }
 }
 
-/* Log of the sum of exponentials: what turns logits into log-probabilities. */
-static double log_norm(const float *logits, int n)
-{
-    float max = -INFINITY;
-    double sum = 0;
-    for (int i = 0; i < n; i++)
-        max = logits[i] > max ? logits[i] : max;
-    for (int i = 0; i < n; i++)
-        sum += expf(logits[i] - max);
-    return max + log(sum);
-}
-
 static void report_watched(struct hd_session *s, const float *logits, double norm)
 {
     for (size_t i = 0; i < s->n_watch; i++)
         s->result.watch_logprob[i] = (float)(logits[s->watch[i]] - norm);
 }
 
+/* Chooses the next token of picks [begin, end): every row by itself, whoever computes it. */
+static void pick(struct hd_loaded *m, size_t begin, size_t end, int thread, bool alone)
+{
+    struct hd_candidate *scratch = m->candidates + (size_t)thread * (size_t)m->hp->n_vocab;
+    for (size_t i = begin; i < end; i++) {
+        struct hd_session *s = m->picks[i].session;
+        float *logits = m->picks[i].logits;
+        if (hd_session__picks_alone(s) != alone)
+            continue;
+        double norm = hd_row_log_norm(logits, m->hp->n_vocab);
+        if (s->w.n_id == s->w.n_prompt)
+            report_watched(s, logits, norm);
+        m->picks[i].id = hd_session__pick(s, logits, norm, scratch);
+    }
+}
+
+static void pick_share(void *ud, size_t begin, size_t end, int thread)
+{
+    pick(ud, begin, end, thread, false);
+}
+
+static void take_token(struct hd_engine *e, struct hd_session *s, int32_t id)
+{
+    if (id < 0)
+        hd_session__finish(e, s, HD_FINISH_ERROR, HD_ERR_INTERNAL,
+                           s->constraint
+                               ? "grammar: no token can go on here, or it has too many states"
+                               : "generation: the model gave no number for any token (damaged "
+                                 "weights?)");
+    else
+        hd_session__token(e, s, id);
+}
+
+/* The sessions of the rows whose logits were wanted, in their order, to the front of of_seq. */
+static int64_t keep_wanted(struct step *step)
+{
+    struct hd_loaded *m = step->model;
+    int64_t n = 0;
+    for (int i = 0; i < step->batch.n_seq && n < step->batch.n_out; i++)
+        if (m->seqs[i].begin + m->seqs[i].n - 1 == m->out_rows[n])
+            m->of_seq[n++] = m->of_seq[i];
+    return n;
+}
+
 /* Samples for the sequences whose last row was wanted, in pieces that the logits buffer holds. */
 static void sample(struct step *step)
 {
     struct hd_loaded *m = step->model;
-    int64_t have = 0, out = 0; /* rows of logits in the buffer, and the next of them */
-    int64_t done = 0;          /* rows asked for so far */
-    for (int i = 0; i < step->batch.n_seq; i++) {
-        struct hd_session *s = m->of_seq[i];
-        if (done == step->batch.n_out && out == have)
+    struct hd_engine *e = step->engine;
+    int64_t n_want = keep_wanted(step);
+    for (int64_t at = 0, n; at < n_want; at += n) {
+        struct hd_errmsg why = {0};
+        n = n_want - at < m->n_out_max ? n_want - at : m->n_out_max;
+        enum hd_err err = hd_runner_logits(m->runner, m->logits, at, n, &why);
+        for (int64_t i = at; err && i < n_want; i++) /* those before them have their tokens */
+            hd_session__finish(e, m->of_seq[i], HD_FINISH_ERROR, err, why.text);
+        if (err)
             return;
-        if (m->seqs[i].begin + m->seqs[i].n - 1 != m->out_rows[done - have + out])
-            continue;
-        if (out == have) {
-            struct hd_errmsg why = {0};
-            have =
-                step->batch.n_out - done < m->n_out_max ? step->batch.n_out - done : m->n_out_max;
-            enum hd_err err = hd_runner_logits(m->runner, m->logits, done, have, &why);
-            if (err) {
-                /* these cannot go on; sequences before them have their tokens already */
-                for (; i < step->batch.n_seq; i++)
-                    hd_session__finish(step->engine, m->of_seq[i], HD_FINISH_ERROR, err, why.text);
-                return;
-            }
-            out = 0;
-            done += have;
-        }
-        float *logits = m->logits + out++ * m->hp->n_vocab;
-        double norm = log_norm(logits, m->hp->n_vocab);
-        if (s->w.n_id == s->w.n_prompt)
-            report_watched(s, logits, norm);
-        int32_t id = hd_session__pick(s, logits, norm);
-        if (id < 0)
-            hd_session__finish(step->engine, s, HD_FINISH_ERROR, HD_ERR_INTERNAL,
-                               s->constraint
-                                   ? "grammar: no token can go on here, or it has too many states"
-                                   : "generation: the model gave no number for any token "
-                                     "(damaged weights?)");
-        else
-            hd_session__token(step->engine, s, id);
+        for (int64_t i = 0; i < n; i++)
+            m->picks[i] = (struct hd_pick){m->of_seq[at + i], m->logits + i * m->hp->n_vocab, -1};
+        hd_pool_run(e->pool, (size_t)n, 1, pick_share, m);
+        pick(m, 0, (size_t)n, 0, true);
+        for (int64_t i = 0; i < n; i++)
+            take_token(e, m->picks[i].session, m->picks[i].id);
     }
 }
 

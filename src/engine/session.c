@@ -137,7 +137,13 @@ static bool is_end(const struct hd_session *s, int32_t id)
     return hd_tokenizer_is_end(s->model->tokenizer, id);
 }
 
-int32_t hd_session__pick(struct hd_session *s, float *logits, double norm)
+bool hd_session__picks_alone(const struct hd_session *s)
+{
+    return is_constrained(s);
+}
+
+int32_t hd_session__pick(struct hd_session *s, float *logits, double norm,
+                         struct hd_candidate *scratch)
 {
     struct hd_loaded *m = s->model;
     if (s->logprobs)
@@ -151,7 +157,7 @@ int32_t hd_session__pick(struct hd_session *s, float *logits, double norm)
     } else if (s->thinking) {
         hd_thinking_mask(s->thinking, logits, m->hp->n_vocab, hd_splitter_holds_text(s->splitter));
     }
-    id = hd_sampler_pick(s->sampler, logits, m->candidates);
+    id = hd_sampler_pick(s->sampler, logits, scratch);
     if (id >= 0 && s->thinking && is_end(s, id) && hd_thinking_end_of_turn(s->thinking))
         return hd_thinking_forced(s->thinking);
     if (id >= 0) {
