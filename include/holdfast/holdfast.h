@@ -224,6 +224,14 @@ struct hd_callbacks {
 enum hd_err hd_engine_submit(struct hd_engine *engine, uint64_t *out_id,
                              const struct hd_request *request, const struct hd_callbacks *callbacks,
                              struct hd_errmsg *msg);
+/* Several answers to one request, made together: answer i with the request's seed + i and its own
+ * callbacks [n]; their ids are *first_id + i. The prompt is computed once and its KV shared; until
+ * that is done what ends one of them ends all. All are queued, or none. */
+enum { HD_ANSWERS_MAX = 8 };
+enum hd_err hd_engine_submit_many(struct hd_engine *engine, uint64_t *first_id,
+                                  const struct hd_request *request,
+                                  const struct hd_callbacks *callbacks, size_t n,
+                                  struct hd_errmsg *msg);
 /* Of hd_engine_submit or hd_engine_embed; unknown ids are ignored. */
 void hd_engine_cancel(struct hd_engine *engine, uint64_t id);
 

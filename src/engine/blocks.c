@@ -167,6 +167,11 @@ int32_t hd_blocks_find(struct hd_blocks *b, const struct hd_block_key *key)
     return i;
 }
 
+void hd_blocks_share(struct hd_blocks *b, int32_t i)
+{
+    b->block[i].refs++;
+}
+
 void hd_blocks_release(struct hd_blocks *b, int32_t i)
 {
     if (--b->block[i].refs)

@@ -30,6 +30,8 @@ void hd_blocks_free(struct hd_blocks *blocks); /* NULL is fine */
 int32_t hd_blocks_take(struct hd_blocks *blocks);
 /* The published block of a key with one more reference, or -1. */
 int32_t hd_blocks_find(struct hd_blocks *blocks, const struct hd_block_key *key);
+/* One more reference to a block that is used. */
+void hd_blocks_share(struct hd_blocks *blocks, int32_t block);
 void hd_blocks_release(struct hd_blocks *blocks, int32_t block);
 /* Makes a held, completely written block findable. Nothing where the key is known already. */
 void hd_blocks_publish(struct hd_blocks *blocks, int32_t block, const struct hd_block_key *key);

@@ -105,7 +105,7 @@ struct hd_session {
     struct hd_loaded *model;
     struct hd_callbacks callbacks;
     atomic_bool cancelled;
-    struct hd_session *next;                /* in the inbox */
+    struct hd_session *next;                /* in the inbox, or among siblings */
     struct hd_session *all_prev, *all_next; /* list of all, guarded by mu */
 
     int32_t *ids; /* [w.n_prompt + n_max] */
@@ -113,6 +113,10 @@ struct hd_session {
     char *tenant, *key_id;
     int weight;
     struct hd_turn *turn; /* NULL: nothing to prepare after it */
+    /* Other answers to the same request. They wait here, unknown to the policy, until this one's
+     * prompt is computed (fork.c). */
+    struct hd_session *siblings;
+    float *first_logits; /* [n_vocab] of the prompt's last row, where a sibling computed it */
 
     struct hd_sampler *sampler;
     struct hd_splitter *splitter; /* NULL without a tokenizer */
@@ -274,6 +278,13 @@ void hd_spilling__restore(struct hd_engine *engine, struct hd_loaded *m);
 /* Saves one block; false where none is left. */
 bool hd_spilling__save_one(struct hd_engine *engine);
 
+/* fork.c: s's prompt is computed and `logits` are its last row's. Lets its siblings begin behind
+ * the same prompt: with its KV, as picks (returns how many), or, without place for that, as any
+ * request. */
+int hd_fork__siblings(struct hd_engine *engine, struct hd_session *s, const float *logits,
+                      struct hd_pick *picks);
+void hd_scheduler__note_admitted(struct hd_engine *engine, struct hd_session *s);
+
 /* session.c */
 /* The next id for a row of logits, which it changes: forced, or sampled among what is not ruled
  * out. -1 where no logit is a number, or nothing may come. norm: log of the sum of the logits'
@@ -282,10 +293,11 @@ bool hd_spilling__save_one(struct hd_engine *engine);
 int32_t hd_session__pick(struct hd_session *s, float *logits, double norm,
                          struct hd_candidate *scratch);
 bool hd_session__picks_alone(const struct hd_session *s);
-void hd_session__free(struct hd_session *s);
+void hd_session__free(struct hd_session *s); /* without its siblings */
 /* Feeds one sampled token: records it, streams it, decides whether the session ends. */
 void hd_session__token(struct hd_engine *engine, struct hd_session *s, int32_t id);
-/* Ends it: last text, blocks back, on_done, freed. err for HD_FINISH_ERROR. */
+/* Ends it, and siblings that still wait for it: last text, blocks back, on_done, freed. err for
+ * HD_FINISH_ERROR. */
 void hd_session__finish(struct hd_engine *engine, struct hd_session *s, enum hd_finish finish,
                         enum hd_err err, const char *why);
 

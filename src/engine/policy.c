@@ -328,6 +328,28 @@ struct hd_work *hd_policy_admit(struct hd_policy *p, int room)
     return w;
 }
 
+bool hd_policy_fork(struct hd_policy *p, struct hd_work *w, const struct hd_work *parent, int room)
+{
+    int whole = w->n_prompt / HD_KV_BLOCK, need = hd_work_blocks_for(w->n_prompt);
+    if (room <= 0 || p->n_running >= p->max_running || p->n_waiting ||
+        hd_blocks_available(p->blocks) < need - whole + p->n_running)
+        return false;
+    for (w->n_block = 0; w->n_block < whole; w->n_block++) {
+        w->table[w->n_block] = parent->table[w->n_block];
+        hd_blocks_share(p->blocks, w->table[w->n_block]);
+    }
+    if (whole < need)
+        w->table[w->n_block++] = hd_blocks_take(p->blocks);
+    w->n_published = whole;
+    w->n_found = 0;
+    w->n_done = w->n_charged = w->n_prompt;
+    w->flow = parent->flow;
+    w->flow->n_running++;
+    w->running = true;
+    p->running[p->n_running++] = w;
+    return true;
+}
+
 /* --- steps ----------------------------------------------------------------------------------- */
 
 static bool lacks_block(const struct hd_work *w)

@@ -64,6 +64,12 @@ void hd_policy_remove(struct hd_policy *policy, struct hd_work *work);
 /* Admits one work, or none: NULL. room: places that may still be taken (≤ 0: none free; then only
  * by pre-empting). n_done says how much of it was found. */
 struct hd_work *hd_policy_admit(struct hd_policy *policy, int room);
+/* Makes a work that was never added, with the same prompt, run behind a running one that has
+ * computed it: whole blocks are shared; where the prompt ends inside a block, the last of its table
+ * is a new one for the caller to copy. False, and nothing is changed, where there is no place or no
+ * memory, or others wait for them. It is charged for what it generates only. */
+bool hd_policy_fork(struct hd_policy *policy, struct hd_work *work, const struct hd_work *parent,
+                    int room);
 /* Gives every generation the block of its next row, the oldest first, pre-empting the youngest. */
 void hd_policy_grow(struct hd_policy *policy);
 /* The next step's rows: of generations (one each), of prompts (within the budget; at most max_item

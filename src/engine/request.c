@@ -432,32 +432,44 @@ static enum hd_err copy_watch(struct hd_session *s, const struct hd_request *r,
     return HD_OK;
 }
 
-static enum hd_err enqueue(struct hd_engine *e, struct hd_session *s, uint64_t *out_id,
+/* Links a session that is queued into what other threads look at. */
+static void list_locked(struct hd_engine *e, struct hd_session *s)
+{
+    s->w.id = e->next_id++;
+    e->stats.requests++;
+    s->all_next = e->all;
+    if (e->all)
+        e->all->all_prev = s;
+    e->all = s;
+}
+
+/* list: sessions of one request, linked by next. The first goes into the inbox, with the others as
+ * its siblings. */
+static enum hd_err enqueue(struct hd_engine *e, struct hd_session *list, int n, uint64_t *first_id,
                            struct hd_errmsg *msg)
 {
     enum hd_err err = HD_OK;
     pthread_mutex_lock(&e->mu);
     if (e->stopping) {
         err = hd_fail(msg, HD_ERR_UNAVAILABLE, "engine: shutting down");
-    } else if (e->n_session >= e->options.max_sessions + e->options.max_queue) {
+    } else if (e->n_session + n > e->options.max_sessions + e->options.max_queue) {
         err = hd_fail(msg, HD_ERR_BUSY, "engine: %d requests run or wait already (try again later)",
                       e->n_session);
         e->stats.refused++;
     } else {
-        s->w.id = e->next_id++;
-        *out_id = s->w.id;
-        if (!e->n_session++)
+        if (!e->n_session)
             e->last_step_end = hd_clock_seconds(); /* idle until now */
-        e->stats.requests++;
-        s->all_next = e->all;
-        if (e->all)
-            e->all->all_prev = s;
-        e->all = s;
+        e->n_session += n;
+        *first_id = e->next_id;
+        for (struct hd_session *s = list; s; s = s->next)
+            list_locked(e, s);
+        list->siblings = list->next;
+        list->next = NULL;
         if (e->inbox_tail)
-            e->inbox_tail->next = s;
+            e->inbox_tail->next = list;
         else
-            e->inbox = s;
-        e->inbox_tail = s;
+            e->inbox = list;
+        e->inbox_tail = list;
         pthread_cond_signal(&e->wake);
     }
     pthread_mutex_unlock(&e->mu);
@@ -471,44 +483,85 @@ static void count_refused(struct hd_engine *e)
     pthread_mutex_unlock(&e->mu);
 }
 
-enum hd_err hd_engine_submit(struct hd_engine *e, uint64_t *out_id, const struct hd_request *r,
-                             const struct hd_callbacks *callbacks, struct hd_errmsg *msg)
+static void free_list(struct hd_session *list)
+{
+    for (struct hd_session *s = list, *next; s; s = next) {
+        next = s->next;
+        hd_session__free(s);
+    }
+}
+
+/* One answer's session. */
+static enum hd_err new_session(struct hd_session **out, struct hd_loaded *m,
+                               const struct hd_request *r, const struct hd_ids *ids,
+                               const struct rendering *how, const struct hd_callbacks *callbacks,
+                               struct hd_errmsg *msg)
+{
+    struct hd_session *s = *out = calloc(1, sizeof *s);
+    if (!s)
+        return hd_fail(msg, HD_ERR_NOMEM, "request: out of memory");
+    s->model = m;
+    s->callbacks = *callbacks;
+    enum hd_err err = copy_watch(s, r, msg);
+    return err ? err : fill_session(s, r, ids, how, msg);
+}
+
+static enum hd_err new_sessions(struct hd_session **out, struct hd_loaded *m,
+                                const struct hd_request *r, const struct hd_callbacks *callbacks,
+                                size_t n, struct hd_errmsg *msg)
 {
     struct hd_ids ids;
     struct rendering how = {0};
+    struct hd_request each = *r;
+    hd_ids_init(&ids, (size_t)m->n_ctx + 1);
+    enum hd_err err = fit_thought(m, &ids, r, &how, msg);
+    if (!err)
+        err = check_ids(m, &ids, msg);
+    for (size_t i = 0; !err && i < n; i++) {
+        each.sampling.seed = r->sampling.seed + i;
+        each.prepare_next = r->prepare_next && !i; /* which of them goes on is not known */
+        err = new_session(out, m, &each, &ids, &how, &callbacks[i], msg);
+        out = *out ? &(*out)->next : out;
+    }
+    hd_ids_dispose(&ids);
+    return err;
+}
+
+enum hd_err hd_engine_submit_many(struct hd_engine *e, uint64_t *first_id,
+                                  const struct hd_request *r, const struct hd_callbacks *callbacks,
+                                  size_t n, struct hd_errmsg *msg)
+{
+    struct hd_session *list = NULL;
     uint64_t id = 0;
     double now = hd_clock_seconds();
     struct hd_loaded *m;
     enum hd_err err = hd_engine__language(&m, e, r->model, msg);
-    if (!err)
-        err = check_request(r, callbacks, msg);
+    if (!err && (!n || n > HD_ANSWERS_MAX))
+        err = hd_fail(msg, HD_ERR_INVALID, "request: 1 to %d answers", HD_ANSWERS_MAX);
+    for (size_t i = 0; !err && i < n; i++)
+        err = check_request(r, &callbacks[i], msg);
     if (err)
         return err;
-    struct hd_session *s = calloc(1, sizeof *s);
-    if (!s)
-        return hd_fail(msg, HD_ERR_NOMEM, "request: out of memory");
-    hd_ids_init(&ids, (size_t)m->n_ctx + 1);
-    s->model = m;
-    s->callbacks = *callbacks;
-    s->t_submit = now;
-    s->deadline = r->timeout_s > 0 ? now + r->timeout_s : 0;
-    err = fit_thought(m, &ids, r, &how, msg);
-    if (!err)
-        err = check_ids(m, &ids, msg);
-    if (!err)
-        err = copy_watch(s, r, msg);
-    if (!err)
-        err = fill_session(s, r, &ids, &how, msg);
+    err = new_sessions(&list, m, r, callbacks, n, msg);
+    for (struct hd_session *s = list; s; s = s->next) {
+        s->t_submit = now;
+        s->deadline = r->timeout_s > 0 ? now + r->timeout_s : 0;
+    }
     if (err)
         count_refused(e);
     else
-        err = enqueue(e, s, &id, msg);
-    hd_ids_dispose(&ids);
+        err = enqueue(e, list, (int)n, &id, msg);
     if (err)
-        hd_session__free(s);
-    else if (out_id)
-        *out_id = id;
+        free_list(list);
+    else if (first_id)
+        *first_id = id;
     return err;
+}
+
+enum hd_err hd_engine_submit(struct hd_engine *e, uint64_t *out_id, const struct hd_request *r,
+                             const struct hd_callbacks *callbacks, struct hd_errmsg *msg)
+{
+    return hd_engine_submit_many(e, out_id, r, callbacks, 1, msg);
 }
 
 void hd_engine_cancel(struct hd_engine *e, uint64_t id)

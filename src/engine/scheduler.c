@@ -6,7 +6,7 @@
  * token, never its whole length. Who is admitted, who makes place and how the budget is shared is
  * decided in policy.c; a session that lost its blocks replays later (engine_impl.h). */
 #include <errno.h>
-#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -29,7 +29,7 @@ int hd_scheduler__n_running(const struct hd_engine *e)
     return n;
 }
 
-static void note_admitted(struct hd_engine *e, struct hd_session *s)
+void hd_scheduler__note_admitted(struct hd_engine *e, struct hd_session *s)
 {
     if (s->admitted)
         return;
@@ -52,7 +52,7 @@ static bool admit_all(struct hd_engine *e, struct hd_loaded *m)
     struct hd_work *w;
     while ((w = hd_policy_admit(m->policy, e->options.max_sessions - hd_scheduler__n_running(e)))) {
         if (!w->background)
-            note_admitted(e, session_of(w));
+            hd_scheduler__note_admitted(e, session_of(w));
         else if (!hd_work_in_prefill(w))
             hd_turn__end(e, session_of(w)); /* all of it is there already */
         any = true;
@@ -148,6 +148,8 @@ static void pick_share(void *ud, size_t begin, size_t end, int thread)
 
 static void take_token(struct hd_engine *e, struct hd_session *s, int32_t id)
 {
+    free(s->first_logits);
+    s->first_logits = NULL;
     if (id < 0)
         hd_session__finish(e, s, HD_FINISH_ERROR, HD_ERR_INTERNAL,
                            s->constraint
@@ -183,11 +185,17 @@ static void sample(struct step *step)
             hd_session__finish(e, m->of_seq[i], HD_FINISH_ERROR, err, why.text);
         if (err)
             return;
-        for (int64_t i = 0; i < n; i++)
-            m->picks[i] = (struct hd_pick){m->of_seq[at + i], m->logits + i * m->hp->n_vocab, -1};
-        hd_pool_run(e->pool, (size_t)n, 1, pick_share, m);
-        pick(m, 0, (size_t)n, 0, true);
-        for (int64_t i = 0; i < n; i++)
+        int n_pick = 0;
+        for (int64_t i = 0; i < n; i++) {
+            struct hd_session *s = m->of_seq[at + i];
+            float *logits = m->logits + i * m->hp->n_vocab;
+            m->picks[n_pick++] = (struct hd_pick){s, logits, -1};
+            if (s->siblings)
+                n_pick += hd_fork__siblings(e, s, logits, m->picks + n_pick);
+        }
+        hd_pool_run(e->pool, (size_t)n_pick, 1, pick_share, m);
+        pick(m, 0, (size_t)n_pick, 0, true);
+        for (int i = 0; i < n_pick; i++)
             take_token(e, m->picks[i].session, m->picks[i].id);
     }
 }

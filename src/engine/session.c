@@ -17,6 +17,7 @@ void hd_session__free(struct hd_session *s)
     hd_logprobs__free(s->logprobs);
     for (size_t i = 0; i < s->n_stop; i++)
         free(s->stop_text[i]);
+    free(s->first_logits);
     free(s->ids);
     free(s->w.table);
     free(s->w.keys);
@@ -105,7 +106,12 @@ void hd_session__finish(struct hd_engine *e, struct hd_session *s, enum hd_finis
     fill_result(s, finish, err, why);
     count_end(e, s);
     s->callbacks.on_done(s->callbacks.ud, &s->result);
+    struct hd_session *next = s->siblings;
     hd_session__free(s);
+    for (struct hd_session *sibling = next; sibling; sibling = next) {
+        next = sibling->next;
+        hd_session__finish(e, sibling, finish, err, why);
+    }
 }
 
 static void count_token(struct hd_engine *e, struct hd_session *s)

@@ -281,6 +281,103 @@ static void beginnings_are_reused_and_change_nothing(void **state)
     }
 }
 
+/* --- several answers to one request ----------------------------------------------------------- */
+
+enum { ANSWERS = 5 };
+
+static uint64_t must_submit_many(struct hd_engine *e, struct run *runs, size_t n)
+{
+    struct hd_callbacks callbacks[HD_ANSWERS_MAX];
+    struct hd_errmsg msg = {0};
+    uint64_t first = 0;
+    for (size_t i = 0; i < n; i++)
+        callbacks[i] = (struct hd_callbacks){
+            .on_text = on_text, .on_token = on_token, .on_done = on_done, .ud = &runs[i]};
+    if (hd_engine_submit_many(e, &first, &runs[0].request, callbacks, n, &msg))
+        fail_msg("%s", msg.text);
+    return first;
+}
+
+/* Together they are what each would be by itself; the prompt is computed once. With fewer places
+ * than answers, and beside others, too. */
+static void answers_to_one_request_are_those_of_many(void **state)
+{
+    static struct run alone[ANSWERS], all[ANSWERS], other;
+    static const size_t lengths[] = {5, 64, 100, 192};
+    for (size_t k = 0; k < 3 * 4; k++) {
+        size_t n = lengths[k % 4];
+        struct hd_engine *e = start(model_files[k / 4], "auto", 8 << 20, 1, 64);
+        for (int i = 0; i < ANSWERS; i++) {
+            prepare(&alone[i], 30, n, 70);
+            alone[i].request.sampling.seed = 30 + (uint64_t)i;
+            must_submit(e, &alone[i]);
+            wait_for(&alone[i]);
+        }
+        hd_engine_free(e);
+        for (int places = 1; places <= 8; places += 3 + places / 4) {
+            struct hd_engine_stats stats;
+            e = start(model_files[k / 4], "auto", 8 << 20, places, 64);
+            prepare(&other, 77, 130, 40);
+            for (int i = 0; i < ANSWERS; i++)
+                prepare(&all[i], 30, n, 70);
+            if (places < 8)
+                must_submit(e, &other);
+            must_submit_many(e, all, ANSWERS);
+            for (int i = 0; i < ANSWERS; i++) {
+                wait_for(&all[i]);
+                assert_same(&alone[i], &all[i]);
+                assert_int_equal(all[i].result.n_prompt, n);
+            }
+            if (places < 8)
+                wait_for(&other);
+            assert_all_blocks_back(e);
+            hd_engine_stats(e, &stats);
+            if (places == 8)
+                assert_int_equal(stats.cached_tokens, (ANSWERS - 1) * n);
+            hd_engine_free(e);
+        }
+    }
+}
+
+static void answers_to_one_request_end_together(void **state)
+{
+    static struct run runs[ANSWERS];
+    struct hd_callbacks callbacks[HD_ANSWERS_MAX + 1];
+    struct hd_errmsg msg = {0};
+    struct hd_engine *e = start("qwen2-untied.gguf", "ref", 8 << 20, 8, 0);
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < ANSWERS; i++)
+            prepare(&runs[i], (uint32_t)round, 230, 60);
+        uint64_t first = must_submit_many(e, runs, ANSWERS);
+        for (int i = 0; i < round; i++)
+            nap();
+        for (int i = 0; i < ANSWERS; i++)
+            hd_engine_cancel(e, first + (uint64_t)i);
+        for (int i = 0; i < ANSWERS; i++) {
+            wait_for(&runs[i]);
+            assert_true(runs[i].result.finish == HD_FINISH_CANCELLED ||
+                        runs[i].result.finish == HD_FINISH_LENGTH);
+        }
+        assert_all_blocks_back(e);
+    }
+    for (int i = 0; i <= HD_ANSWERS_MAX; i++)
+        callbacks[i] = (struct hd_callbacks){.on_done = on_done, .ud = &runs[0]};
+    assert_int_equal(hd_engine_submit_many(e, NULL, &runs[0].request, callbacks, 0, &msg),
+                     HD_ERR_INVALID);
+    assert_int_equal(
+        hd_engine_submit_many(e, NULL, &runs[0].request, callbacks, HD_ANSWERS_MAX + 1, &msg),
+        HD_ERR_INVALID);
+    /* one waits: all, or none */
+    for (int i = 0; i < ANSWERS; i++)
+        prepare(&runs[i], 3, 100, 200);
+    must_submit_many(e, runs, ANSWERS);
+    assert_int_equal(hd_engine_submit_many(e, NULL, &runs[0].request, callbacks, 4, &msg),
+                     HD_ERR_BUSY);
+    hd_engine_free(e);
+    for (int i = 0; i < ANSWERS; i++)
+        assert_int_equal(atomic_load(&runs[i].done), 1);
+}
+
 /* --- limits and ends -------------------------------------------------------------------------- */
 
 static void long_prompts_are_refused(void **state)
@@ -547,6 +644,8 @@ int main(void)
         cmocka_unit_test(load_changes_no_text),
         cmocka_unit_test(scarce_memory_changes_no_text),
         cmocka_unit_test(beginnings_are_reused_and_change_nothing),
+        cmocka_unit_test(answers_to_one_request_are_those_of_many),
+        cmocka_unit_test(answers_to_one_request_end_together),
         cmocka_unit_test(long_prompts_are_refused),
         cmocka_unit_test(bad_requests_are_refused),
         cmocka_unit_test(full_queues_are_busy),

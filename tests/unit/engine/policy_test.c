@@ -59,7 +59,7 @@ struct sim {
     uint64_t next_id, next_background;
     double now; /* virtual seconds */
     double served[N_TENANT], longest_wait;
-    uint64_t done, cancelled, expired, found, background_done;
+    uint64_t done, cancelled, expired, found, background_done, forked;
 };
 
 static const char *const tenants[N_TENANT] = {"a", "b", "c", "d", "e"};
@@ -159,11 +159,44 @@ static void compute(struct sim *s, struct hd_work *w, int n)
     hd_policy_computed(s->policy, w, n);
 }
 
+static void token(struct sim *s, struct job *j);
+
+/* Another answer behind a prompt that is computed; without place it waits as any other. */
+static void fork_job(struct sim *s, const struct job *parent)
+{
+    struct job *j =
+        new_job(s, parent->tenant, parent->w.n_prompt, 1 + (int)draw(&s->rng, MOST_ANSWER));
+    int whole = j->w.n_prompt / HD_KV_BLOCK;
+    memcpy(j->ids, parent->ids, (size_t)j->w.n_prompt * sizeof *j->ids);
+    memcpy(j->hash, parent->hash, sizeof j->hash);
+    memcpy(j->w.keys, parent->w.keys, (size_t)whole * sizeof *j->w.keys);
+    j->next = s->jobs;
+    s->jobs = j;
+    s->n_job++;
+    if (!hd_policy_fork(s->policy, &j->w, &parent->w, PLACES - hd_policy_n_running(s->policy))) {
+        assert_int_equal(
+            hd_policy_add(s->policy, &j->w, tenants[j->tenant], "key", weights[j->tenant]), HD_OK);
+        return;
+    }
+    for (int i = 0; i < whole; i++) {
+        assert_int_equal(j->w.table[i], parent->w.table[i]);
+        assert_true(s->content[j->w.table[i]].hash == j->hash[i]);
+    }
+    if (whole < j->w.n_block) {
+        assert_int_not_equal(j->w.table[whole], parent->w.table[whole]);
+        s->content[j->w.table[whole]] = s->content[parent->w.table[whole]];
+    }
+    s->forked++;
+    token(s, j);
+}
+
 /* The row that was fed last gives a token, unless it was replayed. */
 static void token(struct sim *s, struct job *j)
 {
     if (j->w.n_done < j->w.n_prompt || j->w.n_done != j->w.n_id)
         return;
+    if (j->w.n_id == j->w.n_prompt && s->n_job < 200 && !draw(&s->rng, 6))
+        fork_job(s, j);
     j->ids[j->w.n_id++] = 7;
     s->served[j->tenant]++;
     if (j->w.n_id == j->w.n_prompt + j->n_answer) {
@@ -298,12 +331,13 @@ static void no_leak_no_stranger(void **state)
         step(&s);
     }
     print_message("%ld steps: %llu answered, %llu left, %llu expired, %llu blocks found, %llu in "
-                  "the background; longest wait %.0f s\n",
+                  "the background, %llu forked; longest wait %.0f s\n",
                   n, (unsigned long long)s.done, (unsigned long long)s.cancelled,
                   (unsigned long long)s.expired, (unsigned long long)s.found,
-                  (unsigned long long)s.background_done, s.longest_wait);
+                  (unsigned long long)s.background_done, (unsigned long long)s.forked,
+                  s.longest_wait);
     assert_true(s.done > 100 && s.found > 100 && s.cancelled > 10 && s.expired > 10);
-    assert_true(s.background_done > 0);
+    assert_true(s.background_done > 0 && s.forked > 10);
     stop(&s);
 }
 
