@@ -115,20 +115,30 @@ void hd_op_rms_norm(struct hd_stream *s, struct hd_tensor out, struct hd_tensor 
 }
 
 struct order_job {
-    const struct hd_tensor *in;
-    const int32_t *order;
     float *out;
+    const uint8_t *rows;
+    size_t stride;
+    const int32_t *index, *order;
+    size_t n_in;
 };
 
 static void order_task(void *ud, size_t begin, size_t end, int thread)
 {
     const struct order_job *job = ud;
-    size_t n = (size_t)job->in->ne[0];
     for (size_t i = begin; i < end; i++) {
-        const float *row = hd_tensor_row(job->in, (int64_t)i, 0);
-        for (size_t j = 0; j < n; j++)
-            job->out[i * n + j] = row[job->order[j]];
+        size_t at = job->index ? (size_t)job->index[i] : i;
+        const float *row = (const float *)(job->rows + at * job->stride);
+        for (size_t j = 0; j < job->n_in; j++)
+            job->out[i * job->n_in + j] = row[job->order[j]];
     }
+}
+
+void hd_weight_order_rows(float *out, struct hd_pool *pool, const struct hd_weight *w,
+                          int64_t matrix, const uint8_t *rows, size_t stride, const int32_t *index,
+                          int64_t n)
+{
+    struct order_job job = {out, rows, stride, index, hd_weight_order(w, matrix), (size_t)w->n_in};
+    hd_pool_run(pool, (size_t)n, 16, order_task, &job);
 }
 
 /* Products whose weights share an order, on the input put in it. */
@@ -137,10 +147,10 @@ static void matmul_ordered(struct hd_stream *s, const struct hd_matmul *products
 {
     size_t bytes = (size_t)(in->ne[0] * in->ne[1]) * sizeof(float);
     struct hd_buffer buffer = {s->backend, hd_stream_scratch(s, HD_SCRATCH_ORDERED, bytes), bytes};
-    struct order_job job = {in, products[0].w->order, (float *)buffer.data};
     if (!buffer.data)
         return;
-    hd_pool_run(s->pool, (size_t)in->ne[1], 16, order_task, &job);
+    hd_weight_order_rows((float *)buffer.data, s->pool, products[0].w, 0, hd_tensor_row(in, 0, 0),
+                         in->nb[1], NULL, in->ne[1]);
     struct hd_tensor ordered = hd_tensor_at(&buffer, 0, HD_F32, in->ne[0], in->ne[1], 1, 1);
     s->backend->ops->matmul(s, products, n_product, ordered, form);
 }

@@ -97,8 +97,8 @@ enum hd_err hd_weight_new_from(struct hd_weight **out, const struct hd_backend *
                                const struct hd_weight_source *source, unsigned usage,
                                struct hd_pool *pool, struct hd_errmsg *msg);
 void hd_weight_free(struct hd_weight *weight); /* NULL is fine */
-/* Element j of the weight's rows belongs to input order[j] (GPTQ's act-order). Borrowed, n_in
- * entries; obeyed by hd_op_matmul alone. */
+/* Element j of the rows of matrix m belongs to input order[m][j] (GPTQ's act-order). Borrowed,
+ * [n_matrix, n_in]; obeyed by hd_op_matmul and hd_op_moe alone. */
 void hd_weight_set_order(struct hd_weight *weight, const int32_t *order);
 int64_t hd_weight_n_in(const struct hd_weight *weight);
 int64_t hd_weight_n_out(const struct hd_weight *weight);

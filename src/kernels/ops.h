@@ -77,7 +77,8 @@ struct hd_weight {
     size_t row_bytes;
     const uint8_t *data;                   /* borrowed: rows as in the file */
     const struct hd_weight_source *source; /* borrowed; then data is NULL */
-    const int32_t *order; /* borrowed: which input each element of a row belongs to, or NULL */
+    /* borrowed: which input each element of a row belongs to, [n_matrix, n_in]; or NULL */
+    const int32_t *order;
     /* The copy that products read: the vector back ends' layout (x86/pack.h), in ref the rows as
      * they are (HD_WEIGHT_COPY). packed_bytes 0: there is none. */
     const struct hd_pack *pack;
@@ -111,6 +112,16 @@ static inline const uint8_t *hd_weight_rows(const struct hd_weight *w)
 {
     return w->packed && !w->pack && hd_weight_ready(w) ? w->packed : w->data;
 }
+
+/* The order of one matrix; NULL: the natural one. */
+static inline const int32_t *hd_weight_order(const struct hd_weight *w, int64_t matrix)
+{
+    return w->order ? w->order + matrix * w->n_in : NULL;
+}
+/* n inputs, row index[i] (NULL: i) of `rows`, in the order of a matrix that has one: [n, n_in]. */
+void hd_weight_order_rows(float *out, struct hd_pool *pool, const struct hd_weight *w,
+                          int64_t matrix, const uint8_t *rows, size_t stride, const int32_t *index,
+                          int64_t n);
 
 /* Scratch by purpose, so that an op may hold several at once. */
 enum hd_scratch {

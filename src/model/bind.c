@@ -217,13 +217,38 @@ static enum hd_err check_experts(const struct hd_store_tensor **first, struct hd
         if (t->dtype != (*first)->dtype || !t->quant != !(*first)->quant)
             return hd_fail(b->msg, HD_ERR_FORMAT, "%s: tensor %s differs in type from expert 0's",
                            hd_store_path(b->model->store), name);
-        if (t->quant && t->quant->g_idx)
-            return hd_fail(b->msg, HD_ERR_UNSUPPORTED,
-                           "%s: tensor %s: experts quantised with desc_act are not supported (use "
-                           "a checkpoint without it, or a GGUF file)",
-                           hd_store_path(b->model->store), name);
     }
     return HD_OK;
+}
+
+/* The experts' orders of inputs one after another, as the model's; NULL where none has one. */
+static enum hd_err experts_order(const int32_t **out, struct hd_binder *b,
+                                 const struct hd_parts *parts, int64_t n_in)
+{
+    bool any = false;
+    size_t bytes;
+    *out = NULL;
+    for (int64_t e = 0; e < parts->n_tensor; e++)
+        any = any || (parts->t[e]->quant && parts->t[e]->quant->g_idx);
+    if (!any)
+        return HD_OK;
+    int32_t *orders = hd_mul(&bytes, (size_t)parts->n_tensor * sizeof *orders, (size_t)n_in)
+                          ? malloc(bytes)
+                          : NULL;
+    enum hd_err err = orders ? HD_OK : HD_ERR_NOMEM;
+    for (int64_t e = 0; e < parts->n_tensor && !err; e++) {
+        int32_t *order = NULL;
+        err = hd_parts__order(&order, parts->t[e]);
+        for (int64_t i = 0; i < n_in && !err; i++)
+            orders[e * n_in + i] = order ? order[i] : (int32_t)i;
+        free(order);
+    }
+    if (err) {
+        free(orders);
+        return hd_fail(b->msg, err, "%s: out of memory", hd_store_path(b->model->store));
+    }
+    *out = orders;
+    return hd_model__own(b->model, HD_OWNED_HOST, orders);
 }
 
 enum hd_err hd_bind__experts(struct hd_weight **out, struct hd_binder *b, enum hd_role role,
@@ -248,6 +273,11 @@ enum hd_err hd_bind__experts(struct hd_weight **out, struct hd_binder *b, enum h
     struct hd_parts *parts = hd_parts__new(hp->n_expert);
     for (int e = 0; parts && e < hp->n_expert; e++)
         parts->t[e] = hd_store_tensor(b->model->store, role_name(name, b, role, layer, e));
+    err = parts ? experts_order(&parts->order, b, parts, n_in) : HD_OK;
+    if (err) {
+        free(parts);
+        return err;
+    }
     return hd_bind__parts(out, b, t->dtype, n_in, n_out, hp->n_expert, parts, HD_WEIGHT_MATMUL);
 }
 

@@ -212,7 +212,8 @@ struct hd_parts {
     int64_t n_tensor;
     /* one tensor for all: row r of matrix m is its row m · matrix_rows + first_row + r */
     int64_t matrix_rows, first_row;
-    const int32_t *order; /* element p of a row is input order[p] of the tensor; NULL: p */
+    /* element p of a row of tensor t is input order[t][p], [n_tensor, n_in]; NULL: p */
+    const int32_t *order;
     const struct hd_store_tensor *t[];
 };
 /* With room for n_tensor tensors, to be filled in; NULL when out of memory; free() frees it. */

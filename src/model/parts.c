@@ -208,11 +208,13 @@ static void source_read(const struct hd_weight_source *source, void *out, int64_
                         int64_t row, int64_t n_row, int64_t block, int64_t n_block)
 {
     const struct hd_parts *parts = (const struct hd_parts *)source;
+    const int32_t *order = parts->order;
     if (parts->n_tensor > 1)
-        read_piece(out, parts->t[matrix], parts->order, row, n_row, block, n_block);
+        read_piece(out, parts->t[matrix], order ? order + matrix * parts->t[0]->ne[0] : NULL, row,
+                   n_row, block, n_block);
     else
-        read_piece(out, parts->t[0], parts->order,
-                   matrix * parts->matrix_rows + parts->first_row + row, n_row, block, n_block);
+        read_piece(out, parts->t[0], order, matrix * parts->matrix_rows + parts->first_row + row,
+                   n_row, block, n_block);
 }
 
 static void source_advise(const struct hd_weight_source *source, bool wanted)

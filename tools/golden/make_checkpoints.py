@@ -211,6 +211,9 @@ def checkpoint(name, cfg, scheme, seed, note, plain=torch.float16, shards=1):
         prefix, group = key[:-len("weight")], key.split(".")[-2]
         seed_of = {"q_proj": 1, "k_proj": 1, "v_proj": 1, "gate_proj": 2, "up_proj": 2}.get(group, 3)
         own = np.random.Generator(np.random.PCG64([seed, seed_of])) if group != "down_proj" else rng
+        if ".experts." in key and getattr(scheme, "desc_act", False):  # each its own, in every other one gate's is up's
+            expert = int(key.split(".")[-3])
+            own = np.random.Generator(np.random.PCG64([seed, 9, expert])) if expert % 2 and group != "down_proj" else rng
         parts = scheme.pack(w, own)
         tensors.update({prefix + k: v for k, v in parts.items()})
         state[key] = scheme.unpack(parts)
@@ -257,6 +260,9 @@ CHECKPOINTS = {
     "deepseek-v3-gptq-act": lambda n: checkpoint(
         n, {**SMALL, "num_hidden_layers": 1, "moe_intermediate_size": 32}, Gptq(4, 32, desc_act=True), 51,
         "GPTQ in the order of g_idx under MLA, no experts"),
+    "deepseek-v3-gptq-act-moe": lambda n: checkpoint(
+        n, {**SMALL, "moe_intermediate_size": 64}, Gptq(4, 32, desc_act=True), 53,
+        "GPTQ in orders of g_idx that differ from expert to expert"),
 }
 
 

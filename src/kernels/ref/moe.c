@@ -116,10 +116,11 @@ void hd_ref_route(struct hd_stream *s, struct hd_tensor ids, struct hd_tensor we
 
 struct moe_job {
     const struct hd_weight *gate, *up, *down;
-    const float *in;        /* the tokens of one expert [m, n_embd] */
-    float *hidden, *second; /* [m, n_ff] */
-    const int32_t *token;   /* [m] */
-    const float *weight;    /* [m] */
+    const float *in, *up_in; /* the tokens of one expert [m, n_embd], as gate and up want them */
+    const float *down_in;    /* [m, n_ff] */
+    float *hidden, *second;  /* [m, n_ff] */
+    const int32_t *token;    /* [m] */
+    const float *weight;     /* [m] */
     const struct hd_tensor *out;
     int64_t expert, m;
     float *y; /* [m, n_embd] */
@@ -143,6 +144,7 @@ static void hidden_task(void *ud, size_t begin, size_t end, int thread)
     p.out = (uint8_t *)job->hidden;
     hd_ref_product(&p, (int64_t)begin, (int64_t)end, scratch);
     p.w = job->up;
+    p.in = (const uint8_t *)job->up_in;
     p.out = (uint8_t *)job->second;
     hd_ref_product(&p, (int64_t)begin, (int64_t)end, scratch);
     for (int64_t i = 0; i < job->m; i++)
@@ -159,7 +161,7 @@ static void down_task(void *ud, size_t begin, size_t end, int thread)
     struct hd_ref_product p = {
         .w = job->down,
         .matrix = job->expert,
-        .in = (const uint8_t *)job->hidden,
+        .in = (const uint8_t *)job->down_in,
         .in_stride = (size_t)job->down->n_in * sizeof(float),
         .out = (uint8_t *)job->y,
         .out_stride = (size_t)job->down->n_out * sizeof(float),
@@ -195,6 +197,17 @@ static int64_t collect(struct moe_job *job, const struct hd_tensor *in, const st
     return m;
 }
 
+/* m rows as the weight wants them: in the order of its expert in `out`, or as they are. */
+static const float *ordered(const struct moe_job *job, struct hd_stream *s,
+                            const struct hd_weight *w, const float *rows, float *out)
+{
+    if (!w->order)
+        return rows;
+    hd_weight_order_rows(out, s->pool, w, job->expert, (const uint8_t *)rows,
+                         (size_t)w->n_in * sizeof *rows, NULL, job->m);
+    return out;
+}
+
 void hd_ref_moe(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
                 const struct hd_weight *gate, const struct hd_weight *up,
                 const struct hd_weight *down, struct hd_tensor ids, struct hd_tensor weights,
@@ -209,11 +222,13 @@ void hd_ref_moe(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
     float *x = hd_stream_scratch(s, HD_SCRATCH_INPUT, n * n_embd * 2 * sizeof(float));
     float *h = hd_stream_scratch(s, HD_SCRATCH_HIDDEN, n * n_ff * 2 * sizeof(float));
     int32_t *token = hd_stream_scratch(s, HD_SCRATCH_GROUPS, n * 2 * sizeof(float));
-    if (!job.scratch || !x || !h || !token)
+    bool any = gate->order || up->order || down->order;
+    float *moved =
+        hd_stream_scratch(s, HD_SCRATCH_ORDERED, any ? n * (2 * n_embd + n_ff) * sizeof(float) : 1);
+    if (!job.scratch || !x || !h || !token || !moved)
         return;
     memset(job.scratch, 0, job.scratch_bytes * threads);
     float *weight = (float *)(token + n);
-    job.in = x;
     job.y = x + n * n_embd;
     job.hidden = h;
     job.second = h + n * n_ff;
@@ -223,7 +238,10 @@ void hd_ref_moe(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
         job.m = collect(&job, &in, &ids, &weights, x, token, weight);
         if (!job.m)
             continue;
+        job.in = ordered(&job, s, gate, x, moved);
+        job.up_in = ordered(&job, s, up, x, moved + n * n_embd);
         hd_pool_run(s->pool, n_ff, 32, hidden_task, &job);
+        job.down_in = ordered(&job, s, down, h, moved + 2 * n * n_embd);
         hd_pool_run(s->pool, n_embd, 32, down_task, &job);
     }
 }

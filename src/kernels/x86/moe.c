@@ -8,13 +8,14 @@
 
 #include "kernels/x86/driver.h"
 
+enum { FOR_GATE, FOR_UP, FOR_DOWN };
+
 /* An expert that somebody chose. */
 struct group {
     int64_t expert;
-    int64_t start, n;          /* its columns among all (token, expert) pairs */
-    int64_t first_tile;        /* tiles of the groups before it */
-    struct hd_activations in;  /* its tokens */
-    struct hd_activations mid; /* their hidden rows */
+    int64_t start, n;            /* its columns among all (token, expert) pairs */
+    int64_t first_tile;          /* tiles of the groups before it */
+    struct hd_activations in[3]; /* its tokens as gate and up want them, and their hidden rows */
 };
 
 struct moe_job {
@@ -26,7 +27,8 @@ struct moe_job {
     int32_t *token; /* [n_pair], by expert */
     float *weight;  /* [n_pair] */
     float *hidden;  /* [n_pair, n_ff] */
-    bool second;    /* quantises hidden rows, not inputs */
+    float *moved; /* inputs in orders of the weights' own: [n_pair, n_embd] twice, [n_pair, n_ff] */
+    int which;    /* inputs are quantised: FOR_… */
     int64_t column_chunk;
     enum hd_form form;
     uint8_t *scratch;
@@ -73,23 +75,58 @@ static void group_pairs(struct moe_job *job, int64_t *count, const struct hd_ten
     }
 }
 
-/* The activations of all groups, one after another in two shared pieces of memory. */
-static void place_activations(struct moe_job *job, const struct hd_tensor *in, uint8_t *in_memory,
-                              uint8_t *mid_memory)
+/* The weight whose inputs they are, and its floats among job->moved. */
+static const struct hd_weight *weight_of(const struct moe_job *job, int which, float **moved)
 {
-    for (int64_t i = 0; i < job->n_group; i++) {
-        struct group *g = &job->group[i];
-        hd_x86_activations_init(&g->in, hd_tensor_row(in, 0, 0), in->nb[1], in->ne[0], g->n,
-                                job->form);
-        g->in.index = job->token + g->start;
-        hd_x86_activations_place(&g->in, in_memory);
-        in_memory += hd_x86_activations_bytes(g->n, in->ne[0]);
-        int64_t n_ff = job->gate->n_out;
-        hd_x86_activations_init(&g->mid, (uint8_t *)(job->hidden + g->start * n_ff),
-                                (size_t)n_ff * sizeof(float), n_ff, g->n, job->form);
-        hd_x86_activations_place(&g->mid, mid_memory);
-        mid_memory += hd_x86_activations_bytes(g->n, n_ff);
+    const struct hd_weight *w[] = {job->gate, job->up, job->down};
+    *moved = job->moved + which * job->n_pair * job->gate->n_in;
+    return w[which];
+}
+
+/* Describes the inputs of all groups for one weight and places what they become, one after another
+ * in `memory`: rows[index[i]] of pair i (NULL: rows[i]), or those in the order of the weight. */
+static void place_activations(struct moe_job *job, int which, const uint8_t *rows, size_t stride,
+                              const int32_t *index, uint8_t *memory)
+{
+    float *moved;
+    const struct hd_weight *w = weight_of(job, which, &moved);
+    if (w->order) {
+        rows = (const uint8_t *)moved;
+        stride = (size_t)w->n_in * sizeof(float);
+        index = NULL;
     }
+    for (struct group *g = job->group; g < job->group + job->n_group; g++) {
+        struct hd_activations *a = &g->in[which];
+        const uint8_t *first = index ? rows : rows + (size_t)g->start * stride;
+        hd_x86_activations_init(a, first, stride, w->n_in, g->n, job->form);
+        a->index = index ? index + g->start : NULL;
+        hd_x86_activations_place(a, memory);
+        memory += hd_x86_activations_bytes(g->n, w->n_in);
+    }
+}
+
+/* Gate's and up's inputs: the same, unless either has an order (then up's have memory). */
+static void place_inputs(struct moe_job *job, const struct hd_tensor *in, uint8_t *gate_memory,
+                         uint8_t *up_memory)
+{
+    const uint8_t *rows = hd_tensor_row(in, 0, 0);
+    place_activations(job, FOR_GATE, rows, in->nb[1], job->token, gate_memory);
+    if (up_memory)
+        place_activations(job, FOR_UP, rows, in->nb[1], job->token, up_memory);
+    for (int64_t i = 0; i < job->n_group && !up_memory; i++)
+        job->group[i].in[FOR_UP] = job->group[i].in[FOR_GATE];
+}
+
+/* Puts the inputs into the order of the weight, where it has one. */
+static void order_inputs(struct moe_job *job, struct hd_pool *pool, int which, const uint8_t *rows,
+                         size_t stride, const int32_t *index)
+{
+    float *moved;
+    const struct hd_weight *w = weight_of(job, which, &moved);
+    for (struct group *g = job->group; w->order && g < job->group + job->n_group; g++)
+        hd_weight_order_rows(moved + g->start * w->n_in, pool, w, g->expert,
+                             index ? rows : rows + (size_t)g->start * stride, stride,
+                             index ? index + g->start : NULL, g->n);
 }
 
 /* --- the passes
@@ -103,13 +140,13 @@ static void quantise_task(void *ud, size_t begin, size_t end, int thread)
         while (i + 1 < job->n_group && job->group[i + 1].first_tile <= t)
             i++;
         const struct group *g = &job->group[i];
-        job->k->quantise(job->second ? &g->mid : &g->in, t - g->first_tile);
+        job->k->quantise(&g->in[job->which], t - g->first_tile);
     }
 }
 
-static void quantise(struct moe_job *job, struct hd_pool *pool, bool second)
+static void quantise(struct moe_job *job, struct hd_pool *pool, int which)
 {
-    job->second = second;
+    job->which = which;
     hd_pool_run(pool, (size_t)job->n_tile, 2, quantise_task, job);
 }
 
@@ -126,8 +163,10 @@ static void hidden_task(void *ud, size_t begin, size_t end, int thread)
         int64_t panel = (int64_t)t % n_panel, left = n_ff - panel * HD_PANEL;
         for (int64_t c = 0; c < g->n; c += job->column_chunk) {
             int64_t n = g->n - c < job->column_chunk ? g->n - c : job->column_chunk;
-            hd_x86_panel(job->k, job->gate, g->expert, panel, &g->in, c, n, job->form, work);
-            hd_x86_panel(job->k, job->up, g->expert, panel, &g->in, c, n, job->form, second);
+            hd_x86_panel(job->k, job->gate, g->expert, panel, &g->in[FOR_GATE], c, n, job->form,
+                         work);
+            hd_x86_panel(job->k, job->up, g->expert, panel, &g->in[FOR_UP], c, n, job->form,
+                         second);
             for (int64_t i = 0; i < n; i++)
                 job->k->silu_mul(job->hidden + (g->start + c + i) * n_ff + panel * HD_PANEL,
                                  work.sums[i], work.more[i], left < HD_PANEL ? left : HD_PANEL);
@@ -146,7 +185,8 @@ static void down_task(void *ud, size_t begin, size_t end, int thread)
         for (const struct group *g = job->group; g < job->group + job->n_group; g++)
             for (int64_t c = 0; c < g->n; c += job->column_chunk) {
                 int64_t n = g->n - c < job->column_chunk ? g->n - c : job->column_chunk;
-                hd_x86_panel(job->k, job->down, g->expert, panel, &g->mid, c, n, job->form, work);
+                hd_x86_panel(job->k, job->down, g->expert, panel, &g->in[FOR_DOWN], c, n, job->form,
+                             work);
                 for (int64_t i = 0; i < n; i++) {
                     int64_t pair = g->start + c + i;
                     float *out =
@@ -196,6 +236,9 @@ void hd_x86_moe(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
     size_t slack = 128 * (size_t)job.n_group;
     size_t in_bytes = hd_x86_activations_bytes(n_pair, in.ne[0]) + slack;
     size_t mid_bytes = hd_x86_activations_bytes(n_pair, n_ff) + slack;
+    bool apart = gate->order || up->order; /* then up's inputs are not gate's */
+    size_t up_bytes = apart ? in_bytes : 0;
+    size_t n_moved = apart || down->order ? (size_t)(n_pair * (2 * in.ne[0] + n_ff)) : 1;
     job.column_chunk = hd_x86_column_chunk(ids.ne[1], longest);
     const struct hd_weight *weights_of[] = {gate, up, down};
     size_t through = 0;
@@ -205,20 +248,29 @@ void hd_x86_moe(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
     }
     job.work_bytes = hd_x86_work_bytes(job.column_chunk, through);
     job.scratch = hd_stream_scratch(s, HD_SCRATCH_THREADS, job.work_bytes * (size_t)threads);
-    uint8_t *memory = hd_stream_scratch(s, HD_SCRATCH_INPUT, in_bytes + mid_bytes);
+    uint8_t *memory = hd_stream_scratch(s, HD_SCRATCH_INPUT, in_bytes + up_bytes + mid_bytes);
     job.hidden = hd_stream_scratch(s, HD_SCRATCH_HIDDEN, (size_t)(n_pair * n_ff) * sizeof(float));
-    if (!job.scratch || !memory || !job.hidden)
+    job.moved = hd_stream_scratch(s, HD_SCRATCH_ORDERED, n_moved * sizeof(float));
+    if (!job.scratch || !memory || !job.hidden || !job.moved)
         return;
-    place_activations(&job, &in, memory, memory + in_bytes);
+    place_inputs(&job, &in, memory, apart ? memory + in_bytes : NULL);
+    place_activations(&job, FOR_DOWN, (uint8_t *)job.hidden, (size_t)n_ff * sizeof(float), NULL,
+                      memory + in_bytes + up_bytes);
 
-    if (!gate->pack->is_float || !up->pack->is_float)
-        quantise(&job, s->pool, false);
+    order_inputs(&job, s->pool, FOR_GATE, hd_tensor_row(&in, 0, 0), in.nb[1], job.token);
+    order_inputs(&job, s->pool, FOR_UP, hd_tensor_row(&in, 0, 0), in.nb[1], job.token);
+    if (!gate->pack->is_float || (!apart && !up->pack->is_float))
+        quantise(&job, s->pool, FOR_GATE);
+    if (apart && !up->pack->is_float)
+        quantise(&job, s->pool, FOR_UP);
     int64_t tasks = job.n_group * hd_pack_panels(gate);
     hd_pool_run(s->pool, (size_t)tasks,
                 hd_x86_pool_chunk(tasks, 2 * hd_pack_panel_bytes(gate), threads), hidden_task,
                 &job);
+    order_inputs(&job, s->pool, FOR_DOWN, (uint8_t *)job.hidden, (size_t)n_ff * sizeof(float),
+                 NULL);
     if (!down->pack->is_float)
-        quantise(&job, s->pool, true);
+        quantise(&job, s->pool, FOR_DOWN);
     tasks = hd_pack_panels(down);
     hd_pool_run(s->pool, (size_t)tasks,
                 hd_x86_pool_chunk(tasks, (size_t)job.n_group * hd_pack_panel_bytes(down), threads),

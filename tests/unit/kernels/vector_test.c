@@ -521,6 +521,54 @@ static void experts_match_ref_and_are_invariant(void **state)
     }
 }
 
+/* Matrices whose elements were moved, each in its own way, give with their orders what they gave
+ * before; experts and even gate and up of one expert may differ. */
+static void experts_obey_their_orders(void **state)
+{
+    enum { E = 5, USED = 2, N = 21, D = 96, FF = 64, MAX = 96 };
+    FOR_EACH_BACKEND(p)
+    {
+        float *x = random_floats(&p.rng, N * D), weights[N * USED], *plain[3], *moved[3];
+        int32_t ids[N * USED], order[3][E * MAX];
+        for (int i = 0; i < N * USED; i++) {
+            weights[i] = 0.2f + (float)hd_rng_uniform(&p.rng);
+            ids[i] = i % USED ? 3 + i % 2 : i % 3;
+        }
+        for (int m = 0; m < 3; m++) {
+            int64_t n_in = m == 2 ? FF : D, n_out = m == 2 ? D : FF;
+            plain[m] = random_floats(&p.rng, E * D * FF);
+            moved[m] = malloc(E * D * FF * sizeof(float));
+            for (int64_t i = 0; i < E * n_in; i++) /* steps that share no factor with n_in */
+                order[m][i] = (int32_t)((i % n_in * (5 + 2 * m) + 11 * (i / n_in) + m) % n_in);
+            for (int64_t i = 0; i < E * D * FF; i++)
+                moved[m][i] =
+                    plain[m][i / n_in * n_in + order[m][i / n_in / n_out * n_in + i % n_in]];
+        }
+        /* all ordered; down alone; up alone */
+        for (int which = 0; which < 3; which++) {
+            struct hd_weight *w[3], *wr[3];
+            for (int m = 0; m < 3; m++) {
+                bool has = which == 0 || m == 3 - which;
+                int64_t n_in = m == 2 ? FF : D, n_out = m == 2 ? D : FF;
+                w[m] = weight_new(&p, p.b, HD_F32, n_in, n_out, E,
+                                  (uint8_t *)(has ? moved[m] : plain[m]));
+                wr[m] = weight_new(&p, p.ref, HD_F32, n_in, n_out, E, (uint8_t *)plain[m]);
+                if (has)
+                    hd_weight_set_order(w[m], order[m]);
+            }
+            float *got = run_moe(&p, p.b, p.s, w, x, ids, weights, USED, N);
+            float *want = run_moe(&p, p.ref, p.s_ref, wr, x, ids, weights, USED, N);
+            expect_close("ordered experts", p.name, got, want, N * D, TOLERANCE_FLOAT);
+            for (int m = 0; m < 3; m++)
+                hd_weight_free(w[m]), hd_weight_free(wr[m]);
+            free(got), free(want);
+        }
+        for (int m = 0; m < 3; m++)
+            free(plain[m]), free(moved[m]);
+        free(x);
+    }
+}
+
 /* --- attention
  * ---------------------------------------------------------------------------------------- */
 
@@ -632,6 +680,7 @@ int main(void)
         cmocka_unit_test(products_share_input_and_accumulate),
         cmocka_unit_test(heads_have_their_own_matrices),
         cmocka_unit_test(experts_match_ref_and_are_invariant),
+        cmocka_unit_test(experts_obey_their_orders),
         cmocka_unit_test(attention_matches_ref_and_is_invariant),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
