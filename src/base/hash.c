@@ -1,6 +1,7 @@
 #include "base/hash.h"
 
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -28,13 +29,18 @@ void hd_sha256_update(struct hd_sha256 *sha, const void *data, size_t len)
     EVP_DigestUpdate(sha->ctx, data, len);
 }
 
+static void write_hex(char *hex, const unsigned char *md, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        snprintf(hex + 2 * i, 3, "%02x", md[i]);
+}
+
 void hd_sha256_finish(struct hd_sha256 *sha, char hex[65])
 {
     unsigned char md[EVP_MAX_MD_SIZE];
     unsigned n = 0;
     EVP_DigestFinal_ex(sha->ctx, md, &n);
-    for (unsigned i = 0; i < 32; i++)
-        snprintf(hex + 2 * i, 3, "%02x", md[i]);
+    write_hex(hex, md, 32);
     hd_sha256_free(sha);
 }
 
@@ -54,6 +60,23 @@ enum hd_err hd_sha256_hex(char hex[65], const void *data, size_t len)
         return err;
     hd_sha256_update(sha, data, len);
     hd_sha256_finish(sha, hex);
+    return HD_OK;
+}
+
+enum hd_err hd_git_blob_hex(char hex[41], const void *data, size_t len)
+{
+    char head[32];
+    unsigned char md[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    int head_len = snprintf(head, sizeof head, "blob %zu", len) + 1; /* the NUL too */
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    bool done = ctx && EVP_DigestInit_ex(ctx, EVP_sha1(), NULL) &&
+                EVP_DigestUpdate(ctx, head, (size_t)head_len) && EVP_DigestUpdate(ctx, data, len) &&
+                EVP_DigestFinal_ex(ctx, md, &n) && n == 20;
+    EVP_MD_CTX_free(ctx);
+    if (!done)
+        return HD_ERR_NOMEM;
+    write_hex(hex, md, n);
     return HD_OK;
 }
 

@@ -152,8 +152,12 @@ enum hd_err hd_pull__begin(struct hd_pull__job *job, uint64_t size, const char *
     snprintf(job->sha256, sizeof job->sha256, "%s", sha256);
     job->size = size;
     extra += job->convert ? job->model->size : 0;
-    enum hd_err err = hd_target_begin(job->target, size, sha256[0] ? sha256 : "unpinned",
-                                      job->label, etag, extra, msg);
+    char identity[72] = "unpinned";
+    if (sha256[0])
+        snprintf(identity, sizeof identity, "%s", sha256);
+    else if (job->git[0])
+        snprintf(identity, sizeof identity, "git-%s", job->git);
+    enum hd_err err = hd_target_begin(job->target, size, identity, job->label, etag, extra, msg);
     uint64_t done = hd_target_progress(job->target, 0);
     job->resumed = done > 0;
     job->rate_time = job->rate = 0;
@@ -186,6 +190,27 @@ static enum hd_err convert(struct hd_pull__job *job, struct hd_pull_result *out,
     return err;
 }
 
+/* The hashes of the whole file. *wrong: not the ones due, and it was thrown away. */
+static enum hd_err check_hash(struct hd_pull__job *job, char sha256[65], bool *wrong,
+                              struct hd_errmsg *msg)
+{
+    char git[41] = "";
+    enum hd_err err = hd_target_hash(job->target, sha256, hash_tick, job, msg);
+    if (!err && job->git[0])
+        err = hd_target_git_blob(job->target, git, msg);
+    if (err)
+        return err == HD_ERR_CANCELLED ? hd_fail(msg, err, "cancelled") : err;
+    bool sha_wrong = job->sha256[0] && strcmp(job->sha256, sha256) != 0;
+    *wrong = sha_wrong || strcmp(job->git, git) != 0;
+    if (!*wrong)
+        return HD_OK;
+    hd_target_discard(job->target);
+    return hd_fail(msg, HD_ERR_FORMAT,
+                   "the finished file has the wrong hash: %s %s, expected %s; it was thrown away",
+                   sha_wrong ? "SHA-256" : "git's name for it is", sha_wrong ? sha256 : git,
+                   sha_wrong ? job->sha256 : job->git);
+}
+
 /* The whole file is there: its hash, its name, its note. *wrong: the hash was not the one due. */
 static enum hd_err finish(struct hd_pull__job *job, struct hd_pull_result *out, bool *wrong,
                           struct hd_errmsg *msg)
@@ -193,18 +218,8 @@ static enum hd_err finish(struct hd_pull__job *job, struct hd_pull_result *out, 
     *wrong = false;
     job->last_event_s = 0;
     job->rate_time = job->rate = 0;
-    enum hd_err err = hd_target_hash(job->target, out->sha256, hash_tick, job, msg);
-    if (err)
-        return err == HD_ERR_CANCELLED ? hd_fail(msg, err, "cancelled") : err;
-    if (job->sha256[0] && strcmp(job->sha256, out->sha256)) {
-        *wrong = true;
-        hd_target_discard(job->target);
-        return hd_fail(msg, HD_ERR_FORMAT,
-                       "the finished file has the wrong hash: SHA-256 %s, expected %s; it was "
-                       "thrown away",
-                       out->sha256, job->sha256);
-    }
-    if (job->convert)
+    enum hd_err err = check_hash(job, out->sha256, wrong, msg);
+    if (!err && job->convert)
         err = convert(job, out, msg);
     if (!err)
         err = hd_target_publish(job->target, msg);
@@ -287,6 +302,7 @@ static enum hd_err try_source(struct hd_pull__job *job, struct hd_pull_result *o
     enum hd_err err = HD_ERR_FORMAT;
     job->label = hd_source_label(source->type);
     job->convert = source->convert != NULL;
+    job->git[0] = 0;
     hd_pull__say(job, HD_PULL_TRYING, "");
     /* Bytes of an earlier run, or of another source, may be why a hash is wrong: once more, with
      * nothing old in it. */

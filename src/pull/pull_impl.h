@@ -12,6 +12,7 @@ struct hd_pull__job {
     struct hd_target *target;
     const char *label;  /* of the source being tried */
     char sha256[65];    /* what the finished file must have; "" = take what comes (a user's own) */
+    char git[41];       /* or the name that git gives those bytes; "" = none; a hub's small files */
     uint64_t size;      /* of it, once known */
     const char *wheels; /* of a folder's files: where their one wheel stays meanwhile; else NULL */
     uint64_t wheel_max; /* bytes that such a wheel may have */
@@ -45,7 +46,8 @@ enum hd_err hd_pull__folder(struct hd_pull_result *out, const struct hd_catalogu
 /* Removes a folder of ours with all that is in it; links are removed, not followed. */
 void hd_pull__remove_folder(const char *path);
 
-/* Opens the target for `size` bytes with the hash `sha256`; etag as in hd_target_begin. */
+/* Opens the target for `size` bytes with the hash `sha256` ("": job->git, or unknown); etag as in
+ * hd_target_begin. */
 enum hd_err hd_pull__begin(struct hd_pull__job *job, uint64_t size, const char *sha256,
                            const char *etag, uint64_t extra, struct hd_errmsg *msg);
 

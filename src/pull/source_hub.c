@@ -1,6 +1,7 @@
 /* Files over HTTP: Hugging Face, ModelScope, their mirrors, and plain addresses.
  *
- * A HEAD says how large the file is and, on the hubs, its SHA-256 (X-Linked-Size, X-Linked-Etag).
+ * A HEAD says how large the file is and, on the hubs, its SHA-256 (X-Linked-Size, X-Linked-Etag);
+ * of its small files Hugging Face knows only what git calls them, and tells it in its file lists.
  * Then several connections fetch pieces by range, each piece synced and journaled when it is
  * whole. A server that knows no ranges is served by one stream. A file that changes under way is
  * noticed by its ETag, and begun again. */
@@ -18,6 +19,9 @@
 
 enum { MAX_ATTEMPTS = 5, MAX_CHANGES = 3, MAX_LISTING_BYTES = 16 << 20, DEFAULT_CONNECTIONS = 4 };
 enum { MAX_REQUESTS = 200, MIN_BYTES_PER_S = 256 }; /* per piece; per connection */
+enum {
+    MAX_GIT_BYTES = 16 << 20
+}; /* a file that only git's SHA-1 vouches for; the hub takes 10 MB */
 enum { MIN_PIECE = 1 << 20, MAX_PIECE = 64 << 20 };
 
 static const double commit_every_s = 5;
@@ -26,6 +30,7 @@ static const double commit_every_s = 5;
 struct probe {
     uint64_t size;   /* 0 unknown */
     char sha256[65]; /* "" unknown */
+    char git[41];    /* what git calls it; "" unknown */
     char etag[192];
 };
 
@@ -106,19 +111,24 @@ static struct hd_net_request request_for(const struct fetch *f)
 
 /* ------------------------------------------------------------------------- asking */
 
-/* "\"0123…\"" or "W/\"0123…\"" to 64 lower-case digits; "" if it is no SHA-256. */
-static void sha256_of_etag(char out[65], const char *etag)
+/* "\"0123…\"" or "W/\"0123…\"" to n_digit lower-case digits; "" if it is no such number. */
+static void hex_of(char *out, const char *text, size_t n_digit)
 {
     out[0] = 0;
-    if (!strncmp(etag, "W/", 2))
-        etag += 2;
-    etag += *etag == '"';
-    size_t n = strspn(etag, "0123456789abcdefABCDEF");
-    if (n != 64 || (etag[n] && strcmp(etag + n, "\"")))
+    if (!strncmp(text, "W/", 2))
+        text += 2;
+    text += *text == '"';
+    size_t n = strspn(text, "0123456789abcdefABCDEF");
+    if (n != n_digit || (text[n] && strcmp(text + n, "\"")))
         return;
-    for (size_t i = 0; i < 64; i++)
-        out[i] = etag[i] >= 'A' && etag[i] <= 'F' ? (char)(etag[i] + 32) : etag[i];
-    out[64] = 0;
+    for (size_t i = 0; i < n; i++)
+        out[i] = text[i] >= 'A' && text[i] <= 'F' ? (char)(text[i] + 32) : text[i];
+    out[n] = 0;
+}
+
+static void sha256_of_etag(char out[65], const char *etag)
+{
+    hex_of(out, etag, 64);
 }
 
 static enum hd_err ask(struct probe *out, struct hd_net_client *client, const struct fetch *f,
@@ -151,43 +161,88 @@ static enum hd_err ask(struct probe *out, struct hd_net_client *client, const st
     return HD_OK;
 }
 
-/* ModelScope's list of a repository's files knows each one's Size and Sha256. */
-static enum hd_err ask_listing(struct probe *out, struct hd_net_client *client,
-                               const struct fetch *f, const struct hd_source *s,
-                               struct hd_errmsg *msg)
+/* A file list of a hub: its JSON is *out (the caller's), NULL where it is none. */
+static enum hd_err get_listing(json_t **out, struct hd_net_client *client, const struct fetch *f,
+                               const char *url, struct hd_errmsg *msg)
 {
-    char *base = base_of(endpoint_of(f->job, s->type)), *url = NULL, *text = NULL;
+    char *text = NULL;
     size_t len = 0;
-    if (base && asprintf(&url, "%s/api/v1/models/%s/repo/files?Revision=%s&Recursive=true", base,
-                         s->repo, s->revision) < 0)
-        url = NULL;
-    free(base);
-    if (!url)
-        return hd_fail(msg, HD_ERR_NOMEM, "pull: out of memory");
     struct hd_net_request q = request_for(f);
+    *out = NULL;
     q.url = url;
     q.total_s = 4 * timeout_of(f->job);
     enum hd_err err = hd_net_get(client, &text, &len, MAX_LISTING_BYTES, &q, msg);
-    free(url);
-    if (err)
-        return err;
-    json_t *root = json_loadb(text, len, 0, NULL), *entry;
-    json_t *files = json_object_get(json_object_get(root, "Data"), "Files");
+    if (!err)
+        *out = json_loadb(text, len, 0, NULL);
     free(text);
+    return err;
+}
+
+/* ModelScope's list of a repository's files knows each one's Size and Sha256. */
+static void take_modelscope(struct probe *out, json_t *root, const char *file)
+{
     size_t i;
-    json_array_foreach(files, i, entry)
+    json_t *entry;
+    json_array_foreach(json_object_get(json_object_get(root, "Data"), "Files"), i, entry)
     {
         const char *path = json_string_value(json_object_get(entry, "Path"));
         const char *sha = json_string_value(json_object_get(entry, "Sha256"));
         json_int_t size = json_integer_value(json_object_get(entry, "Size"));
-        if (!path || strcmp(path, s->file))
+        if (!path || strcmp(path, file))
             continue;
         sha256_of_etag(out->sha256, sha ? sha : "");
         if (size > 0 && !out->size)
             out->size = (uint64_t)size;
     }
+}
+
+/* Hugging Face's list of a folder: size, and lfs.oid (SHA-256) of large files, oid of small ones,
+ * which is what git calls them. The oid of a large file is that of a pointer to it. */
+static void take_huggingface(struct probe *out, json_t *root, const char *file)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(root, i, entry)
+    {
+        const char *path = json_string_value(json_object_get(entry, "path"));
+        json_t *lfs = json_object_get(entry, "lfs");
+        const char *oid = json_string_value(json_object_get(lfs ? lfs : entry, "oid"));
+        json_int_t size = json_integer_value(json_object_get(entry, "size"));
+        if (!path || strcmp(path, file))
+            continue;
+        hex_of(lfs ? out->sha256 : out->git, oid ? oid : "", lfs ? 64 : 40);
+        if (size > 0 && !out->size)
+            out->size = (uint64_t)size;
+    }
+}
+
+static enum hd_err ask_listing(struct probe *out, struct hd_net_client *client,
+                               const struct fetch *f, const struct hd_source *s,
+                               struct hd_errmsg *msg)
+{
+    char *base = base_of(endpoint_of(f->job, s->type)), *url = NULL;
+    const char *slash = strrchr(s->file, '/');
+    bool modelscope = s->type == HD_SOURCE_MODELSCOPE;
+    json_t *root = NULL;
+    int n = -1;
+    if (base && modelscope)
+        n = asprintf(&url, "%s/api/v1/models/%s/repo/files?Revision=%s&Recursive=true", base,
+                     s->repo, s->revision);
+    else if (base)
+        n = asprintf(&url, "%s/api/models/%s/tree/%s%s%.*s", base, s->repo, s->revision,
+                     slash ? "/" : "", slash ? (int)(slash - s->file) : 0, s->file);
+    free(base);
+    if (n < 0)
+        return hd_fail(msg, HD_ERR_NOMEM, "pull: out of memory");
+    enum hd_err err = get_listing(&root, client, f, url, msg);
+    free(url);
+    if (modelscope)
+        take_modelscope(out, root, s->file);
+    else
+        take_huggingface(out, root, s->file);
     json_decref(root);
-    return HD_OK;
+    /* A mirror need not have lists: that it gives no hash is said later. */
+    return !modelscope && err == HD_ERR_NOTFOUND ? HD_OK : err;
 }
 
 /* What the source offers must be what the catalogue means. */
@@ -203,7 +258,12 @@ static enum hd_err check_offer(const struct probe *p, const struct hd_source *s,
                        p->sha256, s->sha256);
     if (!s->size && !p->size)
         return hd_fail(msg, HD_ERR_UNSUPPORTED, "does not say how large the file is");
-    if (!s->sha256 && !p->sha256[0])
+    if (!s->sha256 && !p->sha256[0] && p->git[0] && p->size > MAX_GIT_BYTES)
+        return hd_fail(msg, HD_ERR_UNSUPPORTED,
+                       "gives no SHA-256 for a file of %llu bytes (git's SHA-1 is taken for up to "
+                       "%d; pin its sha256 in a catalogue entry)",
+                       (unsigned long long)p->size, (int)MAX_GIT_BYTES);
+    if (!s->sha256 && !p->sha256[0] && !p->git[0])
         return hd_fail(msg, HD_ERR_UNSUPPORTED,
                        "gives no hash to check the file by (pin its sha256 in a catalogue entry)");
     return HD_OK;
@@ -221,13 +281,13 @@ static enum hd_err probe_source(struct probe *out, struct hd_net_client *client,
                        "HF_TOKEN)",
                        why.text);
     }
-    if (!err && s->type == HD_SOURCE_MODELSCOPE && !s->sha256 && !out->sha256[0])
+    if (!err && s->type != HD_SOURCE_HTTPS && !s->sha256 && !out->sha256[0])
         err = ask_listing(out, client, f, s, msg);
     if (!err)
         err = check_offer(out, s, msg);
     if (!err && !out->size)
         out->size = s->size;
-    if (!err && !out->sha256[0])
+    if (!err && !out->sha256[0] && s->sha256)
         memcpy(out->sha256, s->sha256, sizeof out->sha256);
     return err;
 }
@@ -486,6 +546,7 @@ enum hd_err hd_pull__from_hub(struct hd_pull__job *job, const struct hd_source *
         f.bearer = job->options->hf_token;
     for (int change = 0; !err; change++) {
         err = probe_source(&probe, client, &f, source, msg);
+        memcpy(job->git, probe.sha256[0] ? "" : probe.git, probe.sha256[0] ? 1 : sizeof job->git);
         if (!err)
             err = hd_pull__begin(job, probe.size, probe.sha256, probe.etag, 0, msg);
         if (!err)

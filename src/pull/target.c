@@ -554,6 +554,17 @@ enum hd_err hd_target_hash(struct hd_target *t, char hex[65],
     return err ? hd_fail(msg, err, "pull: %s", hd_err_text(err)) : HD_OK;
 }
 
+enum hd_err hd_target_git_blob(struct hd_target *t, char hex[41], struct hd_errmsg *msg)
+{
+    struct hd_map map;
+    enum hd_err err = hd_map_open(&map, t->partial_path, msg);
+    if (err)
+        return err;
+    err = hd_git_blob_hex(hex, map.data, map.size);
+    hd_map_close(&map);
+    return err ? hd_fail(msg, err, "pull: %s", hd_err_text(err)) : HD_OK;
+}
+
 enum hd_err hd_target_convert(struct hd_target *t,
                               enum hd_err (*fn)(int fd, const char *path, struct hd_errmsg *msg),
                               uint64_t *size, char hex[65], struct hd_errmsg *msg)

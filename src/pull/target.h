@@ -3,7 +3,8 @@
  * Beside <file>.partial lies a journal, <file>.partial.journal: lines of text, each with a
  * checksum,
  *
- *     HDPULL01 SIZE IDENTITY CHECK      what is being fetched; IDENTITY is the SHA-256 of the whole
+ *     HDPULL01 SIZE IDENTITY CHECK      what is being fetched; IDENTITY is the SHA-256 of the
+ *                                       whole, or "git-" and git's name for it
  *     source LABEL ETAG CHECK           where from, and the file's version there ("-": none given)
  *     done BEGIN END CHECK              bytes [BEGIN, END) are on the disk
  *
@@ -67,6 +68,8 @@ bool hd_target_failed(const struct hd_target *target);
 enum hd_err hd_target_hash(struct hd_target *target, char hex[65],
                            enum hd_err (*tick)(uint64_t done, void *ud), void *ud,
                            struct hd_errmsg *msg);
+/* What git calls the partial file (base/hash.h); in memory at once, so for small files. */
+enum hd_err hd_target_git_blob(struct hd_target *target, char hex[41], struct hd_errmsg *msg);
 /* Makes what will be published out of the partial file: fn writes it to fd. Its size and SHA-256 go
  * to *size and hex. The partial file stays until _publish. */
 enum hd_err hd_target_convert(struct hd_target *target,

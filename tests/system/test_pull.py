@@ -44,6 +44,10 @@ def sha256(data):
     return hashlib.sha256(data).hexdigest()
 
 
+def git_blob(data):
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 DATA = make_data(1)
 OTHER = make_data(2)
 
@@ -73,6 +77,9 @@ class Hub:
         self.etag = None            # instead of the data's own; False: none
         self.change_after = None    # (n, data): after n GETs the file is another one
         self.listing = None         # JSON for ModelScope's file list
+        self.repo = None            # {name: bytes}: a repository of several files, not `data` alone
+        self.large = ()             # those of them that the hub keeps as large files, with a SHA-256
+        self.tree = None            # function(entries) -> what the file list of a repository says instead
         self.log, self.lock, self.sent, self.n_get = [], threading.Lock(), 0, 0
         hub = self
 
@@ -154,12 +161,36 @@ class Hub:
             h.wfile.write(body)
             return
         status = self.head_status if head and self.head_status else self.status
+        if status == 200 and self.repo is not None:
+            status, body = self.from_repo(h.path)
+            if status == 200 and body is not None:
+                self.send_plain(h, body)
+                return
+            data = self.repo.get(h.path.split("/resolve/main/")[-1], b"")
         if status != 200:
             h.send_response(status)
             h.send_header("Content-Length", "0")
             h.end_headers()
             return
         self.send_file(h, head, data, number)
+
+    def from_repo(self, path):
+        """(status, body) of a file list; (200, None) where a file is asked for that is there."""
+        if "/api/models/" not in path:
+            return (200 if path.split("/resolve/main/")[-1] in self.repo else 404), None
+        folder = path.split("/tree/main")[1].strip("/")
+        entries = [{"type": "file", "path": n, "size": len(d), "oid": git_blob(d),
+                    **({"lfs": {"oid": sha256(d), "size": len(d), "pointerSize": 135}, "oid": git_blob(b"pointer")}
+                       if n in self.large else {})}
+                   for n, d in self.repo.items() if os.path.dirname(n) == folder]
+        out = self.tree(entries) if self.tree else entries
+        return (404, None) if out is None else (200, out if isinstance(out, bytes) else json.dumps(out).encode())
+
+    def send_plain(self, h, body):
+        h.send_response(200)
+        h.send_header("Content-Length", str(len(body)))
+        h.end_headers()
+        h.wfile.write(body)
 
     def send_file(self, h, head, data, number):
         etag = f'"{sha256(data)[:20]}"' if self.etag is None else self.etag
@@ -178,7 +209,7 @@ class Hub:
             h.send_header("Accept-Ranges", "bytes")
         if etag:
             h.send_header("ETag", etag)
-        if self.linked:
+        if self.linked and (self.repo is None or any(data is self.repo[n] for n in self.large)):
             h.send_header("X-Linked-Etag", f'"{self.linked_sha or sha256(data)}"')
             h.send_header("X-Linked-Size", str(self.linked_size or len(data)))
         if self.encoding:
@@ -781,6 +812,61 @@ def test_a_folder_is_never_seen_half():
             f.write(FOLDER["1_Pooling/config.json"])
         good(home.pull("--source", folder))
         expect_folder(home)
+
+
+def unpinned_folder():
+    """A hub with a repository of one large file and two small ones, and a home whose entry pins nothing."""
+    hub, home = Hub(), Home()
+    hub.repo, hub.large = dict(FOLDER), ("model.safetensors",)
+    entry = folder_entry([{"type": "huggingface", "repo": "org/made-up"}], size_about=300004)
+    home.write_catalogue([{**entry, "files": [{"name": n} for n in FOLDER]}])
+    return hub, home
+
+
+def test_small_files_of_a_repository_are_checked_by_what_git_calls_them():
+    hub, home = unpinned_folder()
+    with hub, home:
+        good(home.pull(hub=hub))
+        expect_folder(home)
+        with open(os.path.join(home.models, "made-up.json"), encoding="utf-8") as f:
+            equal({e["name"]: e["sha256"] for e in json.load(f)["files"]},
+                  {n: sha256(d) for n, d in FOLDER.items()}, "remembered hashes")
+        asked = len(hub.log)
+        holds(good(home.pull(hub=hub)).stdout, "already there")
+        equal(len(hub.log), asked, "requests")
+        equal(sorted(g["path"] for g in hub.gets() if "/api/" in g["path"]),
+              ["/api/models/org/made-up/tree/main", "/api/models/org/made-up/tree/main/1_Pooling"], "lists")
+        # Touched since: what was fetched is not known by any catalogue, so it is left alone.
+        with open(os.path.join(home.models, "made-up", "config.json"), "w", encoding="utf-8") as f:
+            f.write("[]")
+        bad(home.pull(hub=hub), "is there already")
+
+
+def test_small_files_that_git_does_not_vouch_for_are_refused():
+    def with_entry(**change):
+        return lambda entries: [{**e, **(change if e["path"] == "config.json" else {})} for e in entries]
+    for tree, why in ((with_entry(oid=git_blob(b"[]")), "git's name for it is " + git_blob(b"{}")),
+                      (with_entry(oid="no number"), "gives no hash to check the file by"),
+                      (with_entry(path="other.json"), "gives no hash to check the file by"),
+                      (lambda entries: None, "gives no hash to check the file by"),
+                      (lambda entries: b"[{", "gives no hash to check the file by"),
+                      (lambda entries: {"error": "x"}, "gives no hash to check the file by")):
+        hub, home = unpinned_folder()
+        with hub, home:
+            hub.tree = tree
+            holds(bad(home.pull(hub=hub)).stderr, why)
+            equal(home.left(), ["made-up.partial"], "files under models/")
+            # What was fetched before the refusal counts when the list is right.
+            hub.tree = None
+            good(home.pull(hub=hub))
+            expect_folder(home)
+    # SHA-1 is taken for small files alone.
+    hub, home = unpinned_folder()
+    with hub, home:
+        hub.repo["config.json"] = bytes((16 << 20) + 1)
+        before = hub.sent
+        holds(bad(home.pull(hub=hub)).stderr, "gives no SHA-256 for a file of 16777217 bytes")
+        assert hub.sent - before < 1 << 20, hub.sent
 
 
 # --------------------------------------------------------------------------- conversion

@@ -77,6 +77,10 @@ static void hashes_as_published(void **state)
     char hex[65]; /* FIPS 180-4, example "abc" */
     assert_int_equal(hd_sha256_hex(hex, "abc", 3), HD_OK);
     assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    assert_int_equal(hd_git_blob_hex(hex, "hello\n", 6), HD_OK); /* git hash-object */
+    assert_string_equal(hex, "ce013625030ba8dba906f756967f9e9ca394464a");
+    assert_int_equal(hd_git_blob_hex(hex, "", 0), HD_OK);
+    assert_string_equal(hex, "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
     assert_int_not_equal(hd_hash64("a", 1, 0), hd_hash64("a", 1, 1));
 }
 
