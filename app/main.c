@@ -29,6 +29,7 @@ static const struct {
      "knowledge bases: documents in, cited answers out"},
     {"inspect", "PATH", "what a model file holds"},
     {"bench", "-m MODEL", "how fast this machine runs a model"},
+    {"eval", "perplexity -m MODEL < TEXT", "how well a model predicts a text"},
     {"embed", "-m MODEL [--as query|passage] < LINES", "vectors of texts, one line each"},
     {"tokenize", "-m MODEL < TEXT", "text to token ids"},
     {"detokenize", "-m MODEL < IDS", "token ids to text"},

@@ -43,6 +43,14 @@ enum hd_err hd_app_engine(struct hd_engine **out, struct hd_model_info *info,
                           const struct hd_app *app, int max_sessions, int n_ctx,
                           struct hd_errmsg *msg)
 {
+    return hd_app_engine_kernels(out, info, app, hd_options_str(app->options, "kernels"),
+                                 max_sessions, n_ctx, msg);
+}
+
+enum hd_err hd_app_engine_kernels(struct hd_engine **out, struct hd_model_info *info,
+                                  const struct hd_app *app, const char *kernels, int max_sessions,
+                                  int n_ctx, struct hd_errmsg *msg)
+{
     const char *const *models;
     size_t n = hd_options_list(app->options, "model", &models);
     char *path = NULL;
@@ -56,7 +64,7 @@ enum hd_err hd_app_engine(struct hd_engine **out, struct hd_model_info *info,
     enum hd_err err = hd_app_model_path(&path, app, name, msg);
     if (err)
         return err;
-    options.kernels = hd_options_str(app->options, "kernels");
+    options.kernels = kernels;
     options.n_thread = (int)hd_options_int(app->options, "threads");
     options.max_batch_tokens = (int)hd_options_int(app->options, "max-batch-tokens");
     options.max_sessions = max_sessions;

@@ -16,6 +16,10 @@
 enum hd_err hd_app_engine(struct hd_engine **out, struct hd_model_info *info,
                           const struct hd_app *app, int max_sessions, int n_ctx,
                           struct hd_errmsg *msg);
+/* The same with other kernels than --kernels names. */
+enum hd_err hd_app_engine_kernels(struct hd_engine **out, struct hd_model_info *info,
+                                  const struct hd_app *app, const char *kernels, int max_sessions,
+                                  int n_ctx, struct hd_errmsg *msg);
 /* "1.5b  45 % of 980 MB, 3 s left": how far loading is, for a line of text. */
 void hd_app_progress_text(char out[160], const struct hd_load_progress *progress);
 /* Waits until a prompt need not wait for the disk; what takes longer than a second shows a line on

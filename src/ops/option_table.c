@@ -14,7 +14,9 @@ const struct hd_option hd_option_table[] = {
     {"threads", 't', HD_OPT_INT, "0", 0, 1024, "N", RUN_COMMANDS " quantize ",
      "compute threads, at most one per core; 0 = one per core"},
     {"ctx", 'c', HD_OPT_INT, "0", 0, 10000000, "N", RUN_COMMANDS " plan ",
-     "longest prompt plus answer in tokens; 0 = the model's limit, cut to memory"},
+     "longest prompt plus answer in tokens; 0 = the model's limit, cut to memory; eval: tokens of "
+     "a "
+     "stretch (0 = 512)"},
     {"kv-bytes", 0, HD_OPT_NUMBER, "0", 0, 1e15, "BYTES", RUN_COMMANDS,
      "memory for the KV cache; 0 = a quarter of the free memory"},
     {"preload", 0, HD_OPT_STRING, "mmap", 0, 0, "HOW", RUN_COMMANDS,
@@ -24,8 +26,8 @@ const struct hd_option hd_option_table[] = {
 
     {"prompt", 'p', HD_OPT_STRING, NULL, 0, 0, "TEXT|N", " generate bench ",
      "generate: the prompt; bench: prompt tokens (default 512)"},
-    {"n", 'n', HD_OPT_INT, NULL, 0, 10000000, "N", " generate chat bench kb ",
-     "tokens to generate at most"},
+    {"n", 'n', HD_OPT_INT, NULL, 0, 10000000, "N", " generate chat bench kb eval ",
+     "tokens to generate at most; eval: tokens of the text, from its beginning"},
     {"temp", 0, HD_OPT_NUMBER, "0", 0, 100, "T", CHAT_COMMANDS,
      "sampling temperature; 0 = always the likeliest token"},
     {"top-p", 0, HD_OPT_NUMBER, "1", 0, 1, "P", CHAT_COMMANDS, "nucleus sampling; 1 = off"},
@@ -67,12 +69,17 @@ const struct hd_option hd_option_table[] = {
      "rows to report (default: the last one)"},
     {"top", 0, HD_OPT_INT, "10", 1, 10000000, "K", " logits kb ",
      "logits: ids per row; kb search: documents"},
-    {"prefill", 0, HD_OPT_INT, "0", 0, 10000000, "N", " logits ",
+    {"prefill", 0, HD_OPT_INT, "0", 0, 10000000, "N", " logits eval ",
      "feed the first N ids as prompt, the rest one by one (0 = all as prompt)"},
     {"mtp", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " logits ",
      "of the multi-token-prediction layer: row i drafts the id two places on"},
     {"next", 0, HD_OPT_FLAG, NULL, 0, 0, NULL, " logits ",
      "also print the log-probability of the id that a row is about, where it is given"},
+
+    {"file", 'f', HD_OPT_STRING, NULL, 0, 0, "FILE", " eval ",
+     "the text; - or nothing: standard input"},
+    {"against", 0, HD_OPT_STRING, NULL, 0, 0, "NAME", " eval ",
+     "compare with these kernels too: ratio of perplexities, KL divergence"},
 
     {"as", 0, HD_OPT_STRING, NULL, 0, 0, "query|passage", " embed ",
      "put the prefix before each text that the model wants for queries or passages, if any"},
