@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# Speed beside llama.cpp on both real files, turn by turn; wants a quiet machine.
+# Speed beside llama.cpp, every suite, turn by turn; hours, wants a quiet machine, 25 GB of disk for files of random
+# weights and a Python with numpy (PYTHON). IK=DIR names a build of ik_llama.cpp to compare with too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-models=${HOLDFAST_TEST_MODELS:-${HOLDFAST_HOME:-${XDG_DATA_HOME:-$HOME/.local/share}/holdfast}/models}
-for size in 1.5b 0.5b; do
-    python3 bench/peer_llama.py build/release/holdfast "$models/qwen2.5-coder-$size-instruct-q4_k_m.gguf"
-done
+python3 bench/peers build/release/holdfast real types large moe batch context threads busy real-avx2 types-avx2 \
+    --python "${PYTHON:-python3}" ${IK:+--ik "$IK"}

@@ -1,5 +1,5 @@
-// One measurement of llama.cpp through node-llama-cpp's prebuilt library; driven by peer_llama.py.
-//     node peer_llama.mjs MODEL PROMPT GENERATED THREADS
+// One measurement of llama.cpp through node-llama-cpp's prebuilt library; driven by engines.py.
+//     node llama_node.mjs MODEL PROMPT GENERATED THREADS
 // Prints {"prefill_tps", "decode_tps"}. The prompt is a fixed sequence of ordinary ids; one warm-up pass first.
 import {getLlama, LlamaLogLevel} from "node-llama-cpp";
 
