@@ -6,8 +6,9 @@
  * gate: 8960 x 1536) that are together too large for any cache, as in decoding, and ROWS rows (512)
  * through one of them, as in reading a prompt. Bytes are the file's, the repacked copy's may differ
  * by up to 5%; operations count a multiply-add as two. The bandwidth and the integer rate beside
- * which they stand are probed by the same threads in the same run; the float types do not compute
- * in integers. Best of 7 passes each. Block contents are random bytes below 64, so that scales are
+ * which they stand are probed by the same threads in the same run, before, between and after, and
+ * the best counts; types that are computed in floats have no share of the integer rate. Best of 7
+ * passes each. Block contents are random bytes below 64, so that scales are
  * ordinary numbers. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,13 +21,20 @@
 
 enum { N_IN = 1536, N_OUT = 8960, PASSES = 7, WEIGHTS_MAX = 64, DECODE_BYTES = 192 << 20 };
 
+struct line {
+    int type;
+    double bytes, decode_s, prompt_s;
+};
+
 struct bench {
     const struct hd_backend *backend;
     struct hd_pool *pool;
     struct hd_stream *stream;
     struct hd_buffer *buffer; /* inputs [n_row, N_IN], then outputs [n_row, N_OUT] */
     int n_row;
-    double gbps, tops;
+    double gbps, tops; /* the best probe so far */
+    struct line line[64];
+    size_t n_line;
 };
 
 static const int types[] = {HD_Q4_0,    HD_Q4_1,  HD_Q5_0,    HD_Q5_1,     HD_Q8_0,   HD_Q2_K,
@@ -59,10 +67,19 @@ static double product(const struct bench *b, struct hd_weight *const *w, int n_w
 
 static bool is_float(int type)
 {
-    return type == HD_F32 || type == HD_F16 || type == HD_BF16;
+    return type == HD_F32 || type == HD_F16 || type == HD_BF16 || type == HD_FP8_128 ||
+           type == HD_NF4_64;
 }
 
-/* One type's line. */
+static void probe(struct bench *b)
+{
+    double gbps = hd_backend_probe_read_gbps(b->backend, b->pool);
+    double tops = hd_backend_probe_int8_tops(b->backend, b->pool);
+    b->gbps = gbps > b->gbps ? gbps : b->gbps;
+    b->tops = tops > b->tops ? tops : b->tops;
+}
+
+/* Adds one type's line. */
 static enum hd_err measure(struct bench *b, int type, struct hd_errmsg *msg)
 {
     size_t bytes = hd_dtype_row_bytes(type, N_IN) * N_OUT;
@@ -78,15 +95,10 @@ static enum hd_err measure(struct bench *b, int type, struct hd_errmsg *msg)
         err = hd_weight_new(&w[i], b->backend, type, N_IN, N_OUT, 1, data, HD_WEIGHT_MATMUL,
                             b->pool, msg);
     if (!err) {
-        double decode = product(b, w, n, 1, HD_FORM_DECODE);
-        double prompt = product(b, w, 1, b->n_row, HD_FORM_PROMPT);
-        double gbps = (double)bytes / decode / 1e9, ops = 2.0 * N_IN * N_OUT * b->n_row,
-               tops = ops / prompt / 1e12;
-        printf("| %s | %.2f | %.3f | %.3f | %.1f | %.0f%% | %.1f | %.1f | %.3f | ",
-               hd_dtype_info(type)->name, (double)bytes / 1e6, 2.0 * N_IN * N_OUT / 1e9,
-               decode * 1e3, gbps, 100 * gbps / b->gbps, ops / 1e9, prompt * 1e3, tops);
-        printf(is_float(type) ? "– |\n" : "%.0f%% |\n", 100 * tops / b->tops);
-        fflush(stdout);
+        struct line *line = &b->line[b->n_line++];
+        *line = (struct line){.type = type, .bytes = (double)bytes};
+        line->decode_s = product(b, w, n, 1, HD_FORM_DECODE);
+        line->prompt_s = product(b, w, 1, b->n_row, HD_FORM_PROMPT);
     }
     for (int i = 0; i < n; i++)
         hd_weight_free(w[i]);
@@ -116,16 +128,29 @@ static enum hd_err prepare(struct bench *b, const char *kernels, int n_thread,
     struct hd_tensor t = hd_tensor_at(b->buffer, 0, HD_F32, N_IN, b->n_row, 1, 1);
     hd_tensor_upload(&t, in);
     free(in);
-    b->gbps = hd_backend_probe_read_gbps(b->backend, b->pool);
-    b->tops = hd_backend_probe_int8_tops(b->backend, b->pool);
+    return HD_OK;
+}
+
+static void print_table(const struct bench *b)
+{
+    double ops = 2.0 * N_IN * N_OUT;
     printf("`%s`, %d threads; probed %.1f GB/s read, %.3f TOPS int8 in L1. %d x %d; decode: one "
-           "row, matrices of %d "
-           "MB in all; prompt: %d rows.\n\n",
+           "row, matrices of %d MB in all; prompt: %d rows.\n\n",
            hd_backend_name(b->backend), hd_pool_threads(b->pool), b->gbps, b->tops, N_OUT, N_IN,
            DECODE_BYTES >> 20, b->n_row);
     puts("| type | MB | decode GOP | ms | GB/s | of probed | prompt GOP | ms | TOPS | of probed |");
     puts("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
-    return HD_OK;
+    for (size_t i = 0; i < b->n_line; i++) {
+        const struct line *l = &b->line[i];
+        double gbps = l->bytes / l->decode_s / 1e9, tops = ops * b->n_row / l->prompt_s / 1e12;
+        printf("| %s | %.2f | %.3f | %.3f | %.1f | %.0f%% | %.1f | %.1f | %.3f | ",
+               hd_dtype_info(l->type)->name, l->bytes / 1e6, ops / 1e9, l->decode_s * 1e3, gbps,
+               100 * gbps / b->gbps, ops * b->n_row / 1e9, l->prompt_s * 1e3, tops);
+        if (is_float(l->type))
+            puts("– |");
+        else
+            printf("%.0f%% |\n", 100 * tops / b->tops);
+    }
 }
 
 static bool wanted(const char *name, char **names, int n)
@@ -154,9 +179,19 @@ int main(int argc, char **argv)
     if (b.n_row < 1 || n_thread < 0)
         return 2;
     enum hd_err err = prepare(&b, kernels, n_thread, &msg);
-    for (size_t i = 0; !err && i < sizeof types / sizeof *types; i++)
-        if (wanted(hd_dtype_info(types[i])->name, argv + optind, argc - optind))
-            err = measure(&b, types[i], &msg);
+    if (!err)
+        probe(&b);
+    for (size_t i = 0; !err && i < sizeof types / sizeof *types; i++) {
+        if (!wanted(hd_dtype_info(types[i])->name, argv + optind, argc - optind))
+            continue;
+        err = measure(&b, types[i], &msg);
+        if (!err && b.n_line % 6 == 0)
+            probe(&b);
+    }
+    if (!err) {
+        probe(&b);
+        print_table(&b);
+    }
     hd_buffer_free(b.buffer);
     hd_stream_free(b.stream);
     hd_pool_free(b.pool);

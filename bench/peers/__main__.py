@@ -43,8 +43,8 @@ def case(label, file, p, n, **more):
 
 
 SUITES = {
-    "real": [case(f"{size} Q4_K_M, real", size, 512, 64) for size in REAL],
-    "types": [case(f"1.5B {t.upper()}", ("qwen2-1.5b", t), 512, 32) for t in TYPES],
+    "real": [case(f"{size} Q4_K_M, real", size, 512, 32) for size in REAL],
+    "types": [case(f"1.5B {t.upper()}", ("qwen2-1.5b", t), 256, 24) for t in TYPES],
     "large": [case("7B Q4_K", ("qwen2-7b", "q4_k"), 256, 16), case("8B Q4_K", ("llama-8b", "q4_k"), 256, 16)],
     "moe": [case("DeepSeek-V3-shaped, 13.9B Q4_0", ("deepseek-v3-14b", "q4_0"), 256, 24)],
     "batch": [case(f"{label}, {b} at once", file, 64, 24, batch=b, peers=False)

@@ -210,8 +210,9 @@ def svg(title, series, labels, marks, unit):
 
     def y(value):
         return top + height - value / peak * height
-    for i in range(5):
-        v = peak * i / 4
+    tick = next(s * 10 ** e for e in range(-3, 6) for s in (1, 2, 5) if peak <= 6 * s * 10 ** e)
+    for i in range(int(peak / tick) + 1):
+        v = tick * i
         out.append(f'<line x1="{left}" x2="{width - 10}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="#d0d7de"/>'
                    f'<text x="{left - 6}" y="{y(v) + 4:.1f}" text-anchor="end">{v:.3g}</text>')
     for j, label in enumerate(labels):

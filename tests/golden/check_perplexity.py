@@ -6,7 +6,10 @@
 - a tiny model: the perplexity equals the one that `holdfast logits --next` gives, stretch by stretch; --against with the
   same kernels finds no divergence, with others a small one;
 - SmolLM2, where it is pulled: 256 tokens of an article (from $HOLDFAST_SHARED/data/qa) with `ref` within 0.1% of
-  transformers' figure, the kernels in use within 0.3% of `ref` and with a mean KL divergence of at most 2e-3;
+  transformers' figure, the kernels in use with a mean KL divergence of at most 2e-3 from `ref` and a perplexity within
+  0.3% of its, plus what so few tokens leave open: the log-probabilities of two distributions KL apart differ by about
+  sqrt(2 KL) per token, so the mean of n by sqrt(2 KL / n), of which twice is allowed (bench/perplexity.py has the
+  larger sample);
 - what cannot be evaluated is named.
 Standard library only.
 """
@@ -91,7 +94,9 @@ def check_real():
     got = evaluate(model, "--ctx", 1024, "-n", 256, "--against", "ref", text=text)
     want, against = article["perplexity"]["256"], got["against"]
     report(abs(against["perplexity"] / want - 1) <= MAX_REFERENCE, f"SmolLM2, ref: {against['perplexity']:.4f}, transformers {want:.4f}")
-    report(abs(against["ratio"] - 1) <= MAX_RATIO, f"SmolLM2, {got['kernels']}: {got['perplexity']:.4f}, ratio {against['ratio']:.5f}")
+    allowed = MAX_RATIO + 2 * math.sqrt(2 * against["mean_kl"] / got["scored"])
+    report(abs(against["ratio"] - 1) <= allowed,
+           f"SmolLM2, {got['kernels']}: {got['perplexity']:.4f}, ratio {against['ratio']:.5f} (within {allowed:.4f})")
     report(against["mean_kl"] <= MAX_KL, f"SmolLM2, {got['kernels']}: mean KL {against['mean_kl']:.2e}, the same likeliest "
            f"token behind {against['same_top']:.1%}")
 
