@@ -4,6 +4,7 @@
  *   quoting     no model: the documents' own sentences (quote.h)
  *   reading     a model that does not think: passage by passage (read.h)
  *   generating  a model that thinks: all passages at once in its search form (prompt.h)
+ * A reading that finds nothing goes on in the documents' other language (other_language.h).
  * Whatever the way, each sentence of the answer is checked against the passages (verify.h), and an
  * answer of which nothing is supported is not shown as found. */
 #include <math.h>
@@ -15,6 +16,7 @@
 #include "base/clock.h"
 #include "kb/cite.h"
 #include "kb/kb_impl.h"
+#include "kb/other_language.h"
 #include "kb/passages.h"
 #include "kb/prompt.h"
 #include "kb/quote.h"
@@ -48,7 +50,9 @@ struct hd_kb_turn {
     struct hd_kb__query query;
     struct hd_kb__evidence asked; /* the question's */
     struct hd_kb__passages passages;
-    struct hd_kb__reader *reader;
+    struct hd_kb__reader *reader; /* NULL also where nothing was near the question */
+    struct hd_kb__other *other;   /* where the way is reading */
+    bool elsewhere;               /* it is the other's turn */
     struct hd_buf prompt;
     struct hd_message message;
     struct hd_request request;
@@ -132,6 +136,12 @@ static enum hd_err start_reading(struct hd_kb_turn *turn, const struct hd_kb_ask
     return hd_kb__reader_new(&turn->reader, &o, msg);
 }
 
+static const struct hd_request *look_elsewhere(struct hd_kb_turn *turn)
+{
+    turn->elsewhere = true;
+    return hd_kb__other_begin(turn->other);
+}
+
 static enum hd_err make_prompt(struct hd_kb_turn *turn, const struct hd_kb_ask_options *options,
                                const struct hd_principal *who)
 {
@@ -172,8 +182,13 @@ static enum hd_err prepare(struct hd_kb_turn *turn, struct hd_kb *kb,
     size_t n = err ? 0
                    : hd_kb__window(&hits, most < PASSAGES_MAX ? most : PASSAGES_MAX, budget,
                                    count_tokens, &counter);
+    if (!err && turn->way == READING)
+        err = hd_kb__other_new(&turn->other, kb, who, options, turn->question, turn->model,
+                               most < PASSAGES_MAX ? most : PASSAGES_MAX);
     if (!err && n && turn->way == READING)
         err = start_reading(turn, options, who, &hits, n, msg);
+    if (!err && !n && turn->way == READING)
+        look_elsewhere(turn);
     if (!err)
         err = hd_kb__passages_take(&turn->passages, &hits, n, &turn->judge, &turn->asked);
     if (!err && n && turn->way == GENERATING)
@@ -220,6 +235,7 @@ void hd_kb_turn_free(struct hd_kb_turn *turn)
         free(turn->told[i].text);
     free(turn->told);
     hd_kb__reader_free(turn->reader);
+    hd_kb__other_free(turn->other);
     hd_kb__passages_dispose(&turn->passages);
     hd_kb__evidence_dispose(&turn->asked);
     hd_kb__query_dispose(&turn->query);
@@ -233,6 +249,8 @@ void hd_kb_turn_free(struct hd_kb_turn *turn)
 
 const struct hd_request *hd_kb_turn_request(const struct hd_kb_turn *turn)
 {
+    if (turn->elsewhere)
+        return hd_kb__other_request(turn->other);
     if (turn->reader)
         return hd_kb__reader_request(turn->reader);
     return turn->has_request ? &turn->request : NULL;
@@ -367,6 +385,8 @@ void hd_kb_turn_feed(struct hd_kb_turn *turn, enum hd_text_kind kind, const char
     if (kind == HD_TEXT_REASONING) {
         hd_buf_append(&turn->reasoning, text, len);
         emit(turn, kind, text, len);
+    } else if (turn->elsewhere) {
+        hd_kb__other_feed(turn->other, text, len);
     } else if (turn->reader) {
         hd_kb__reader_feed(turn->reader, text, len);
     } else {
@@ -376,6 +396,13 @@ void hd_kb_turn_feed(struct hd_kb_turn *turn, enum hd_text_kind kind, const char
     }
 }
 
+static bool has_read(const struct hd_kb_turn *turn)
+{
+    struct hd_kb__reading reading;
+    hd_kb__reader_result(turn->reader, &reading);
+    return reading.found;
+}
+
 const struct hd_request *hd_kb_turn_next(struct hd_kb_turn *turn, const struct hd_result *result)
 {
     if (result && result->err) {
@@ -383,7 +410,13 @@ const struct hd_request *hd_kb_turn_next(struct hd_kb_turn *turn, const struct h
         turn->failure = result->message;
         return NULL;
     }
-    return turn->reader ? hd_kb__reader_next(turn->reader, result) : NULL;
+    if (turn->elsewhere)
+        return hd_kb__other_next(turn->other, result, &turn->judge);
+    if (!turn->reader)
+        return NULL;
+    const struct hd_request *next = hd_kb__reader_next(turn->reader, result);
+    return next || result->finish == HD_FINISH_CANCELLED || has_read(turn) ? next
+                                                                           : look_elsewhere(turn);
 }
 
 /* --- finishing ---------------------------------------------------------------------------- */
@@ -550,12 +583,31 @@ static enum hd_err check_reading(struct hd_kb_turn *turn, const struct hd_kb__re
     return err;
 }
 
+/* Counts what the other language took, and takes its answer and its passages if it has one. */
+static void take_elsewhere(struct hd_kb_turn *turn, struct hd_kb__reading *reading,
+                           struct hd_result *total)
+{
+    struct hd_kb__reading other;
+    struct hd_kb__passages *passages;
+    hd_kb__other_result(turn->other, &other, &passages);
+    hd_kb__add_up(total, &other.total);
+    if (!other.found)
+        return;
+    struct hd_kb__passages mine = turn->passages;
+    turn->passages = *passages;
+    *passages = mine;
+    *reading = other;
+}
+
 static enum hd_err finish_reading(struct hd_kb_turn *turn, struct hd_result *total,
                                   struct hd_kb_answer *out)
 {
-    struct hd_kb__reading reading;
-    hd_kb__reader_result(turn->reader, &reading);
+    struct hd_kb__reading reading = {.answer = ""};
+    if (turn->reader)
+        hd_kb__reader_result(turn->reader, &reading);
     *total = reading.total;
+    if (turn->elsewhere)
+        take_elsewhere(turn, &reading, total);
     out->confidence = reading.probability;
     bool found = reading.found && reading.passage < turn->passages.n;
     enum hd_err err = found ? check_reading(turn, &reading) : HD_OK;
@@ -615,7 +667,7 @@ enum hd_err hd_kb_turn_finish(struct hd_kb_turn *turn, const struct hd_result *r
     enum hd_err err;
     if (turn->way == QUOTING) {
         err = finish_quoting(turn, out);
-    } else if (turn->reader) {
+    } else if (turn->reader || turn->elsewhere) {
         err = finish_reading(turn, &total, out);
         used = &total;
     } else if (turn->has_request) {

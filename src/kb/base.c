@@ -79,18 +79,30 @@ static enum hd_err not_found(const char *dir, const struct hd_principal *who, co
                    name, len ? "there are: " : "", list);
 }
 
-enum hd_err hd_kb_open(struct hd_kb **out, const char *dir, const struct hd_principal *who,
-                       const char *name, bool create, struct hd_errmsg *msg)
+/* Without folder and store. NULL when out of memory. */
+static struct hd_kb *make(const struct hd_principal *who)
 {
-    *out = NULL;
     struct hd_kb *kb = calloc(1, sizeof *kb);
     if (!kb)
-        return HD_ERR_NOMEM;
+        return NULL;
     kb->store.lock = -1;
     kb->map.version = -1;
     pthread_mutex_init(&kb->mu, NULL);
     kb->tenant = strdup(who->tenant);
-    enum hd_err err = kb->tenant ? hd_kb__folder(&kb->folder, dir, who, name, msg) : HD_ERR_NOMEM;
+    if (kb->tenant)
+        return kb;
+    hd_kb_close(kb);
+    return NULL;
+}
+
+enum hd_err hd_kb_open(struct hd_kb **out, const char *dir, const struct hd_principal *who,
+                       const char *name, bool create, struct hd_errmsg *msg)
+{
+    *out = NULL;
+    struct hd_kb *kb = make(who);
+    if (!kb)
+        return HD_ERR_NOMEM;
+    enum hd_err err = hd_kb__folder(&kb->folder, dir, who, name, msg);
     if (!err) {
         err = hd_kb__store_open(&kb->store, kb->folder, HD_KB__READ, msg);
         if (err == HD_ERR_NOTFOUND && create) {
@@ -101,6 +113,23 @@ enum hd_err hd_kb_open(struct hd_kb **out, const char *dir, const struct hd_prin
             err = not_found(dir, who, name, msg);
         }
     }
+    if (!err)
+        err = hd_kb__analyser_new(&kb->analyser);
+    if (err)
+        hd_kb_close(kb);
+    else
+        *out = kb;
+    return err;
+}
+
+enum hd_err hd_kb__open_folder(struct hd_kb **out, const char *folder,
+                               const struct hd_principal *who, struct hd_errmsg *msg)
+{
+    *out = NULL;
+    struct hd_kb *kb = make(who);
+    enum hd_err err = kb && (kb->folder = strdup(folder)) ? HD_OK : HD_ERR_NOMEM;
+    if (!err)
+        err = hd_kb__store_open(&kb->store, folder, HD_KB__READ, msg);
     if (!err)
         err = hd_kb__analyser_new(&kb->analyser);
     if (err)

@@ -31,6 +31,9 @@ struct hd_kb {
     struct hd_kb__map map;
 };
 
+/* Opens a base for reading by its folder, as another handle of it knew it. */
+enum hd_err hd_kb__open_folder(struct hd_kb **out, const char *folder,
+                               const struct hd_principal *who, struct hd_errmsg *msg);
 /* NOTFOUND where the base is another tenant's. */
 enum hd_err hd_kb__check_tenant(const struct hd_kb *kb, const struct hd_principal *who,
                                 struct hd_errmsg *msg);

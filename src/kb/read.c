@@ -246,9 +246,8 @@ void hd_kb__reader_feed(struct hd_kb__reader *reader, const char *text, size_t l
         hd_buf_append(&reader->answer, text, len);
 }
 
-static void add_up(struct hd_kb__reader *reader, const struct hd_result *r)
+void hd_kb__add_up(struct hd_result *total, const struct hd_result *r)
 {
-    struct hd_result *total = &reader->total;
     double before = total->queue_s + total->prefill_s + total->decode_s;
     total->finish = r->finish;
     total->err = r->err;
@@ -335,7 +334,7 @@ static void weigh_answer(struct hd_kb__reader *reader, const struct hd_result *r
 const struct hd_request *hd_kb__reader_next(struct hd_kb__reader *reader,
                                             const struct hd_result *result)
 {
-    add_up(reader, result);
+    hd_kb__add_up(&reader->total, result);
     if (result->finish == HD_FINISH_ERROR || result->finish == HD_FINISH_CANCELLED) {
         hd_buf_clear(&reader->answer);
         reader->state = DONE;

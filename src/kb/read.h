@@ -51,6 +51,8 @@ struct hd_kb__reading {
     double probability;     /* that the answer is right; of none, that a passage holds it */
     struct hd_result total; /* tokens and times of all requests; ttft to the answer's first token */
 };
+/* Adds a request's tokens and times to those of the requests before it. */
+void hd_kb__add_up(struct hd_result *total, const struct hd_result *result);
 /* Once done. The strings are the reader's. */
 void hd_kb__reader_result(const struct hd_kb__reader *reader, struct hd_kb__reading *out);
 

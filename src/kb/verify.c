@@ -115,12 +115,23 @@ static bool names_agree(struct hd_kb__judge *judge, const char *sentence, size_t
 
 /* --- the verdict -------------------------------------------------------------------------- */
 
-static bool supports(const struct hd_kb__support *s, const struct hd_kb__evidence *said,
-                     const struct hd_kb__passage *p, const struct hd_kb__evidence *question,
-                     bool alone)
+/* The words of a sentence cannot be looked up in a passage of another language, only its numbers
+ * and names: they decide, if the sentence brings a number of its own. */
+static bool numbers_decide(const char *sentence, const struct hd_kb__evidence *said,
+                           const struct hd_kb__passage *p, const struct hd_kb__evidence *question)
+{
+    return hd_kb__is_chinese(sentence) != hd_kb__is_chinese(p->hit.text) &&
+           !hd_kb__numbers_agree(said, question, NULL);
+}
+
+static bool supports(const struct hd_kb__support *s, const char *sentence,
+                     const struct hd_kb__evidence *said, const struct hd_kb__passage *p,
+                     const struct hd_kb__evidence *question, bool alone)
 {
     if (!s->names || !hd_kb__numbers_agree(said, &p->said, question))
         return false;
+    if (alone && numbers_decide(sentence, said, p, question))
+        return true;
     if (s->cover >= (alone ? enough_alone : enough_line))
         return true;
     double own = 0, around = hd_kb__cover(said, &p->said, question, &own);
@@ -141,7 +152,7 @@ enum hd_err hd_kb__verify(struct hd_kb__support *out, struct hd_kb__judge *judge
     if (out->passage != SIZE_MAX) {
         const struct hd_kb__passage *p = &passages->items[out->passage];
         out->names = names_agree(judge, sentence, len, &p->said, question);
-        if (supports(out, &said, p, question, alone)) {
+        if (supports(out, sentence, &said, p, question, alone)) {
             out->verdict = HD_KB_REATTACHED;
             for (size_t i = 0; i < n_mark; i++)
                 if (marks[i] == (int)out->passage + 1)
