@@ -1,5 +1,7 @@
 /* The scheduler's part of encoders: batches of whole texts, taken from the jobs in turn, so that
- * one text beside a thousand others waits for a batch, not for all of them. */
+ * one text beside a thousand others waits for a batch, not for all of them. A batch is computed in
+ * slices: between two of them the other models have their steps, so one long text costs the answers
+ * beside it a slice per token, never its whole length. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +9,8 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "engine/engine_impl.h"
+
+static const double slice_s = 0.02; /* a piece that has begun is finished, hence somewhat more */
 
 void hd_embed__take_inbox_locked(struct hd_engine *e)
 {
@@ -42,8 +46,21 @@ static void count_end(struct hd_engine *e, const struct hd_embed_job *job, bool 
     pthread_mutex_unlock(&e->mu);
 }
 
+/* Its texts, if they are under way, are for nobody now; a batch without any is given up. */
+static void leave_batch(struct hd_embed_batch *b, const struct hd_embed_job *job)
+{
+    bool any = false;
+    for (int i = 0; i < b->n_seq; i++) {
+        if (b->of_seq[i].job == job)
+            b->of_seq[i].job = NULL;
+        any = any || b->of_seq[i].job;
+    }
+    b->n_seq = any ? b->n_seq : 0;
+}
+
 static void end_job(struct hd_engine *e, struct hd_embed_job *job, enum hd_err err, const char *why)
 {
+    leave_batch(&job->model->under_way, job);
     struct hd_embeddings *out = job->out;
     struct hd_errmsg message = {0};
     for (struct hd_embed_job **p = &job->model->jobs; *p; p = &(*p)->next)
@@ -79,20 +96,9 @@ void hd_embed__sweep(struct hd_engine *e, struct hd_loaded *m, bool stopping)
 
 /* --- a batch --------------------------------------------------------------------------------- */
 
-struct batch {
-    struct hd_loaded *model;
-    int64_t n;
-    int n_seq;
-    unsigned what; /* of all its texts */
-    struct {
-        struct hd_embed_job *job;
-        size_t text;
-    } of_seq[HD_EMBED_SEQS];
-};
-
-static bool add(struct batch *b, struct hd_embed_job *job, int64_t budget)
+static bool add(struct hd_loaded *m, struct hd_embed_job *job, int64_t budget)
 {
-    struct hd_loaded *m = b->model;
+    struct hd_embed_batch *b = &m->under_way;
     const struct hd_embed_row *row = &job->rows[job->n_taken];
     if (b->n_seq == HD_EMBED_SEQS || (b->n_seq && b->n + row->n > budget))
         return false;
@@ -112,13 +118,14 @@ static bool add(struct batch *b, struct hd_embed_job *job, int64_t budget)
 }
 
 /* One text of every job in turn, until the budget is spent. */
-static void fill(struct batch *b, int64_t budget)
+static void fill(struct hd_loaded *m, int64_t budget)
 {
+    m->under_way = (struct hd_embed_batch){0};
     for (bool any = true; any;) {
         any = false;
-        for (struct hd_embed_job *job = b->model->jobs; job; job = job->next)
+        for (struct hd_embed_job *job = m->jobs; job; job = job->next)
             if (job->n_taken < job->n) {
-                if (!add(b, job, budget))
+                if (!add(m, job, budget))
                     return;
                 any = true;
             }
@@ -148,9 +155,9 @@ static float *copy_floats(const float *from, size_t n)
     return copy;
 }
 
-static enum hd_err take_dense(struct batch *b, struct hd_errmsg *why)
+static enum hd_err take_dense(struct hd_loaded *m, struct hd_errmsg *why)
 {
-    struct hd_loaded *m = b->model;
+    struct hd_embed_batch *b = &m->under_way;
     size_t dim = (size_t)m->hp->n_embd;
     float *all = malloc((size_t)b->n_seq * dim * sizeof *all);
     if (!all)
@@ -158,7 +165,7 @@ static enum hd_err take_dense(struct batch *b, struct hd_errmsg *why)
     enum hd_err err = hd_encoder_dense(m->encoder, all, why);
     for (int i = 0; !err && i < b->n_seq; i++) {
         struct hd_embed_job *job = b->of_seq[i].job;
-        if (!(job->what & HD_EMBED_DENSE))
+        if (!job || !(job->what & HD_EMBED_DENSE))
             continue;
         struct hd_embedding *item = &job->out->item[b->of_seq[i].text];
         item->dense = copy_floats(all + (size_t)i * dim, dim);
@@ -207,23 +214,23 @@ static enum hd_err lexical(struct hd_embedding *item, const struct hd_loaded *m,
     return HD_OK;
 }
 
-static enum hd_err take_sparse(struct batch *b, struct hd_errmsg *why)
+static enum hd_err take_sparse(struct hd_loaded *m, struct hd_errmsg *why)
 {
-    struct hd_loaded *m = b->model;
+    struct hd_embed_batch *b = &m->under_way;
     enum hd_err err = hd_encoder_sparse(m->encoder, m->row_out, why);
     for (int i = 0; !err && i < b->n_seq; i++) {
         struct hd_embed_job *job = b->of_seq[i].job;
         const struct hd_seq_rows *seq = &m->seqs[i];
-        if (job->what & HD_EMBED_SPARSE)
+        if (job && job->what & HD_EMBED_SPARSE)
             err = lexical(&job->out->item[b->of_seq[i].text], m, m->ids + seq->begin,
                           m->row_out + seq->begin, seq->n);
     }
     return err;
 }
 
-static enum hd_err take_colbert(struct batch *b, struct hd_errmsg *why)
+static enum hd_err take_colbert(struct hd_loaded *m, struct hd_errmsg *why)
 {
-    struct hd_loaded *m = b->model;
+    struct hd_embed_batch *b = &m->under_way;
     size_t dim = (size_t)m->hp->enc.n_colbert, bytes;
     if (!hd_mul(&bytes, (size_t)b->n * dim, sizeof(float)))
         return HD_ERR_LIMIT;
@@ -233,10 +240,10 @@ static enum hd_err take_colbert(struct batch *b, struct hd_errmsg *why)
     enum hd_err err = hd_encoder_colbert(m->encoder, all, why);
     for (int i = 0; !err && i < b->n_seq; i++) {
         struct hd_embed_job *job = b->of_seq[i].job;
-        struct hd_embedding *item = &job->out->item[b->of_seq[i].text];
         size_t n = (size_t)m->seqs[i].n - 1;
-        if (!(job->what & HD_EMBED_COLBERT))
+        if (!job || !(job->what & HD_EMBED_COLBERT))
             continue;
+        struct hd_embedding *item = &job->out->item[b->of_seq[i].text];
         if (n * dim > job->colbert_left) {
             err = hd_fail(why, HD_ERR_LIMIT,
                           "ColBERT vectors: more than 256 MB in one request (send fewer texts)");
@@ -251,22 +258,27 @@ static enum hd_err take_colbert(struct batch *b, struct hd_errmsg *why)
     return err;
 }
 
-static enum hd_err take_scores(struct batch *b, struct hd_errmsg *why)
+static enum hd_err take_scores(struct hd_loaded *m, struct hd_errmsg *why)
 {
-    struct hd_loaded *m = b->model;
+    struct hd_embed_batch *b = &m->under_way;
     enum hd_err err = hd_encoder_scores(m->encoder, m->row_out, why);
     for (int i = 0; !err && i < b->n_seq; i++) {
-        struct hd_embedding *item = &b->of_seq[i].job->out->item[b->of_seq[i].text];
+        struct hd_embed_job *job = b->of_seq[i].job;
+        if (!job)
+            continue;
+        struct hd_embedding *item = &job->out->item[b->of_seq[i].text];
         item->logit = m->row_out[i];
         item->score = (float)(1 / (1 + exp(-(double)item->logit)));
     }
     return err;
 }
 
-static void note_texts(struct batch *b)
+static void note_texts(struct hd_embed_batch *b)
 {
     for (int i = 0; i < b->n_seq; i++) {
         struct hd_embed_job *job = b->of_seq[i].job;
+        if (!job)
+            continue;
         const struct hd_embed_row *row = &job->rows[b->of_seq[i].text];
         struct hd_embedding *item = &job->out->item[b->of_seq[i].text];
         item->n_token = row->n;
@@ -276,50 +288,73 @@ static void note_texts(struct batch *b)
     }
 }
 
-static enum hd_err compute(struct batch *b, struct hd_errmsg *why)
+/* Fills a batch and begins its pass. False where nothing waits. */
+static bool begin(struct hd_engine *e, struct hd_loaded *m, enum hd_err *err, struct hd_errmsg *why)
 {
-    struct hd_loaded *m = b->model;
+    struct hd_embed_batch *b = &m->under_way;
+    int64_t budget = e->options.max_batch_tokens;
+    if (!m->jobs)
+        return false;
+    /* Beside running generations a quarter: its pieces are short. */
+    if (hd_scheduler__n_running(e) && budget > 256)
+        budget /= 4;
+    fill(m, budget);
+    rotate(m);
+    if (!b->n_seq)
+        return false;
     const struct hd_encoder_batch batch = {
         .ids = m->ids, .types = m->positions, .n = b->n, .seqs = m->seqs, .n_seq = b->n_seq};
-    enum hd_err err = hd_encoder_forward(m->encoder, &batch, why);
-    if (!err && b->what & HD_EMBED_DENSE)
-        err = take_dense(b, why);
-    if (!err && b->what & HD_EMBED_SPARSE)
-        err = take_sparse(b, why);
-    if (!err && b->what & HD_EMBED_COLBERT)
-        err = take_colbert(b, why);
-    if (!err && b->what & HD_EMBED_SCORE)
-        err = take_scores(b, why);
+    *err = hd_encoder_begin(m->encoder, &batch, why);
+    return true;
+}
+
+static enum hd_err take_results(struct hd_loaded *m, struct hd_errmsg *why)
+{
+    enum hd_err err = HD_OK;
+    unsigned what = m->under_way.what;
+    if (what & HD_EMBED_DENSE)
+        err = take_dense(m, why);
+    if (!err && what & HD_EMBED_SPARSE)
+        err = take_sparse(m, why);
+    if (!err && what & HD_EMBED_COLBERT)
+        err = take_colbert(m, why);
+    if (!err && what & HD_EMBED_SCORE)
+        err = take_scores(m, why);
     if (!err)
-        note_texts(b);
-    else if (!why->text[0])
-        hd_fail(why, err, "embed: %s", hd_err_text(err));
+        note_texts(&m->under_way);
     return err;
+}
+
+/* The batch is computed, or failed: jobs that are through end. */
+static void end_batch(struct hd_engine *e, struct hd_loaded *m, enum hd_err err,
+                      struct hd_errmsg *why)
+{
+    struct hd_embed_batch *b = &m->under_way;
+    if (err && !why->text[0])
+        hd_fail(why, err, "embed: %s", hd_err_text(err));
+    for (int i = 0; i < b->n_seq; i++) {
+        struct hd_embed_job *job = b->of_seq[i].job;
+        if (job && (err || job->n_done == job->n))
+            end_job(e, job, err, why->text);
+    }
+    b->n_seq = 0;
 }
 
 bool hd_embed__step(struct hd_engine *e, struct hd_loaded *m)
 {
-    struct batch b = {.model = m};
     struct hd_errmsg why = {0};
-    int64_t budget = e->options.max_batch_tokens;
-    if (!m->jobs)
+    enum hd_err err = HD_OK;
+    bool done = false;
+    if (!m->under_way.n_seq && !begin(e, m, &err, &why))
         return false;
-    /* Beside running generations a quarter: they wait for one short batch. */
-    if (hd_scheduler__n_running(e) && budget > 256)
-        budget /= 4;
-    fill(&b, budget);
-    rotate(m);
-    if (!b.n_seq)
-        return false;
-    enum hd_err err = compute(&b, &why);
-    /* A job's texts lie in the batch in order: it is through when its last one is. */
-    for (int i = 0; i < b.n_seq; i++) {
-        struct hd_embed_job *job = b.of_seq[i].job;
-        bool last = true;
-        for (int j = i + 1; j < b.n_seq; j++)
-            last = last && b.of_seq[j].job != job;
-        if (last && (err || job->n_done == job->n))
-            end_job(e, job, err, why.text);
+    double end = hd_clock_seconds() + slice_s;
+    while (!err && !done) {
+        err = hd_encoder_step(m->encoder, &done, &why);
+        if (!err && !done && hd_clock_seconds() >= end)
+            return true;
     }
+    if (!err)
+        err = take_results(m, &why);
+    end_batch(e, m, err, &why);
     return true;
 }

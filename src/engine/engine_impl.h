@@ -46,6 +46,18 @@ struct hd_loader {
     double load_s; /* fixed once loaded */
 };
 
+/* Texts that go through an encoder together; between turns of the scheduler, if it takes long. A
+ * job that ends meanwhile leaves NULL. */
+struct hd_embed_batch {
+    int64_t n;
+    int n_seq;     /* 0: none is under way */
+    unsigned what; /* of all its texts */
+    struct {
+        struct hd_embed_job *job;
+        size_t text;
+    } of_seq[HD_EMBED_SEQS];
+};
+
 /* A loaded model. The first group is immutable once attached to the engine; the second belongs to
  * the scheduler thread. */
 struct hd_loaded {
@@ -66,7 +78,8 @@ struct hd_loaded {
 
     /* encoders have these, and none of what follows */
     struct hd_encoder *encoder;
-    struct hd_embed_job *jobs;  /* oldest first */
+    struct hd_embed_job *jobs; /* oldest first */
+    struct hd_embed_batch under_way;
     int32_t cls, sep, unk, pad; /* ids of special tokens, or -1; immutable */
     float *row_out;             /* [n_row_max] */
 
@@ -247,7 +260,7 @@ int hd_scheduler__n_running(const struct hd_engine *engine); /* of all models */
 void hd_embed__take_inbox_locked(struct hd_engine *engine);
 /* Ends jobs that are cancelled, late or, while stopping, all. */
 void hd_embed__sweep(struct hd_engine *engine, struct hd_loaded *m, bool stopping);
-/* One batch; false where there was nothing to do. */
+/* Some hundredths of a second of a batch; false where there was nothing to do. */
 bool hd_embed__step(struct hd_engine *engine, struct hd_loaded *m);
 void hd_embed__job_free(struct hd_embed_job *job);
 

@@ -14,6 +14,9 @@
 #include "model/model_impl.h"
 
 enum { FFN_TILE = 512 }; /* rows whose wide layer is held at once */
+enum {
+    SCORE_PAIRS = 32 << 20
+}; /* pairs of rows, times heads, that one piece of attention scores */
 
 struct hd_encoder {
     const struct hd_model *model;
@@ -30,6 +33,10 @@ struct hd_encoder {
     struct hd_seq_rows *seqs;           /* of the last pass */
     int n_seq;
     int64_t n;
+    /* how far the pass is: the layer, and within it the part, and the head or row of that part */
+    int layer;
+    enum { PART_QKV, PART_ATTENTION, PART_OUT, PART_FFN } part;
+    int64_t at;
 };
 
 /* --- life ----------------------------------------------------------------------------------- */
@@ -144,44 +151,59 @@ static void embed(struct hd_encoder *e, const struct hd_encoder_batch *batch)
     hd_op_layer_norm(e->stream, x, x, m->enc.embd_norm, m->enc.embd_norm_bias, m->hp.norm_eps);
 }
 
-static void attention(struct hd_encoder *e, const struct hd_layer *l)
+static void project(struct hd_encoder *e, const struct hd_layer *l)
+{
+    const struct hd_matmul qkv[] = {
+        {.w = l->q, .out = hd__rows(e->q, e->n), .bias = bias_or_null(&l->q_bias)},
+        {.w = l->k, .out = hd__rows(e->k, e->n), .bias = bias_or_null(&l->k_bias)},
+        {.w = l->v, .out = hd__rows(e->v, e->n), .bias = bias_or_null(&l->v_bias)},
+    };
+    hd_op_matmul(e->stream, qkv, 3, hd__rows(e->x, e->n), HD_FORM_PROMPT);
+}
+
+/* Heads that one piece takes: all of them for short texts, one for the longest. */
+static int64_t heads_at_once(const struct hd_encoder *e)
+{
+    int64_t pairs = 1;
+    for (int i = 0; i < e->n_seq; i++)
+        pairs += e->seqs[i].n * e->seqs[i].n;
+    int64_t n = SCORE_PAIRS / pairs;
+    return n < 1 ? 1 : n;
+}
+
+static void attend(struct hd_encoder *e, int64_t first, int64_t n_head)
 {
     const struct hd_hparams *hp = &e->model->hp;
-    struct hd_tensor x = hd__rows(e->x, e->n), h = hd__rows(e->h, e->n);
-    struct hd_tensor q = hd__rows(e->q, e->n), k = hd__rows(e->k, e->n), v = hd__rows(e->v, e->n);
-    int64_t n_head = hp->n_head, dim = hp->head_dim;
-    const struct hd_matmul qkv[] = {
-        {.w = l->q, .out = q, .bias = bias_or_null(&l->q_bias)},
-        {.w = l->k, .out = k, .bias = bias_or_null(&l->k_bias)},
-        {.w = l->v, .out = v, .bias = bias_or_null(&l->v_bias)},
-    };
-    hd_op_matmul(e->stream, qkv, 3, x, HD_FORM_PROMPT);
-    hd_op_attention_all(
-        e->stream, hd__heads(h, e->n, 0, n_head, dim, dim), hd__heads(q, e->n, 0, n_head, dim, dim),
-        hd__heads(k, e->n, 0, n_head, dim, dim), hd__heads(v, e->n, 0, n_head, dim, dim),
-        (float)(1 / sqrt((double)dim)), e->seqs, e->n_seq);
+    int64_t dim = hp->head_dim, begin = first * dim;
+    hd_op_attention_all(e->stream, hd__heads(hd__rows(e->h, e->n), e->n, begin, n_head, dim, dim),
+                        hd__heads(hd__rows(e->q, e->n), e->n, begin, n_head, dim, dim),
+                        hd__heads(hd__rows(e->k, e->n), e->n, begin, n_head, dim, dim),
+                        hd__heads(hd__rows(e->v, e->n), e->n, begin, n_head, dim, dim),
+                        (float)(1 / sqrt((double)dim)), e->seqs, e->n_seq);
+}
+
+static void attention_out(struct hd_encoder *e, const struct hd_layer *l)
+{
+    struct hd_tensor x = hd__rows(e->x, e->n);
     const struct hd_matmul o = {
         .w = l->o, .out = x, .bias = bias_or_null(&l->o_bias), .accumulate = true};
-    hd_op_matmul(e->stream, &o, 1, h, HD_FORM_PROMPT);
-    hd_op_layer_norm(e->stream, x, x, l->attn_norm, l->attn_norm_bias, hp->norm_eps);
+    hd_op_matmul(e->stream, &o, 1, hd__rows(e->h, e->n), HD_FORM_PROMPT);
+    hd_op_layer_norm(e->stream, x, x, l->attn_norm, l->attn_norm_bias, e->model->hp.norm_eps);
 }
 
 /* Row by row the same, so it is done in tiles that keep the wide layer small. */
-static void feed_forward(struct hd_encoder *e, const struct hd_layer *l)
+static void feed_forward(struct hd_encoder *e, const struct hd_layer *l, int64_t at, int64_t n)
 {
     const struct hd_hparams *hp = &e->model->hp;
-    for (int64_t at = 0; at < e->n; at += FFN_TILE) {
-        int64_t n = e->n - at < FFN_TILE ? e->n - at : FFN_TILE;
-        struct hd_tensor x = hd_tensor_rows(hd__rows(e->x, e->n), at, n);
-        struct hd_tensor up = hd__rows(e->up, n);
-        const struct hd_matmul wide = {.w = l->up, .out = up, .bias = bias_or_null(&l->up_bias)};
-        hd_op_matmul(e->stream, &wide, 1, x, HD_FORM_PROMPT);
-        hd_op_activate(e->stream, up, up, hp->enc.act);
-        const struct hd_matmul down = {
-            .w = l->down, .out = x, .bias = bias_or_null(&l->down_bias), .accumulate = true};
-        hd_op_matmul(e->stream, &down, 1, up, HD_FORM_PROMPT);
-        hd_op_layer_norm(e->stream, x, x, l->ffn_norm, l->ffn_norm_bias, hp->norm_eps);
-    }
+    struct hd_tensor x = hd_tensor_rows(hd__rows(e->x, e->n), at, n);
+    struct hd_tensor up = hd__rows(e->up, n);
+    const struct hd_matmul wide = {.w = l->up, .out = up, .bias = bias_or_null(&l->up_bias)};
+    hd_op_matmul(e->stream, &wide, 1, x, HD_FORM_PROMPT);
+    hd_op_activate(e->stream, up, up, hp->enc.act);
+    const struct hd_matmul down = {
+        .w = l->down, .out = x, .bias = bias_or_null(&l->down_bias), .accumulate = true};
+    hd_op_matmul(e->stream, &down, 1, up, HD_FORM_PROMPT);
+    hd_op_layer_norm(e->stream, x, x, l->ffn_norm, l->ffn_norm_bias, hp->norm_eps);
 }
 
 static enum hd_err take_seqs(struct hd_encoder *e, const struct hd_encoder_batch *batch,
@@ -215,18 +237,74 @@ static enum hd_err finish(struct hd_encoder *e, struct hd_errmsg *msg)
     return err ? hd_fail(msg, err, "encoder: %s", hd_err_text(err)) : HD_OK;
 }
 
-enum hd_err hd_encoder_forward(struct hd_encoder *e, const struct hd_encoder_batch *batch,
-                               struct hd_errmsg *msg)
+enum hd_err hd_encoder_begin(struct hd_encoder *e, const struct hd_encoder_batch *batch,
+                             struct hd_errmsg *msg)
 {
+    e->layer = e->model->hp.n_layer; /* no pass, should it fail */
     enum hd_err err = take_seqs(e, batch, msg);
     if (err)
         return err;
     embed(e, batch);
-    for (int i = 0; i < e->model->hp.n_layer; i++) {
-        attention(e, &e->model->layer[i]);
-        feed_forward(e, &e->model->layer[i]);
+    e->layer = 0;
+    e->part = PART_QKV;
+    e->at = 0;
+    return HD_OK;
+}
+
+/* One piece of the part at e->at; its end, and how far the part goes. */
+static int64_t compute_piece(struct hd_encoder *e, const struct hd_layer *l, int64_t *whole)
+{
+    int64_t n_head = e->model->hp.n_head, n = 0;
+    *whole = 1;
+    switch (e->part) {
+    case PART_QKV:
+        project(e, l);
+        return 1;
+    case PART_ATTENTION:
+        *whole = n_head;
+        n = heads_at_once(e);
+        n = n < n_head - e->at ? n : n_head - e->at;
+        attend(e, e->at, n);
+        return e->at + n;
+    case PART_OUT:
+        attention_out(e, l);
+        return 1;
+    case PART_FFN:
+        *whole = e->n;
+        n = e->n - e->at < FFN_TILE ? e->n - e->at : FFN_TILE;
+        feed_forward(e, l, e->at, n);
+        return e->at + n;
     }
-    return finish(e, msg);
+    return 1;
+}
+
+enum hd_err hd_encoder_step(struct hd_encoder *e, bool *done, struct hd_errmsg *msg)
+{
+    int64_t whole;
+    *done = e->layer >= e->model->hp.n_layer;
+    if (*done)
+        return HD_OK;
+    e->at = compute_piece(e, &e->model->layer[e->layer], &whole);
+    if (e->at >= whole) {
+        e->at = 0;
+        e->layer += e->part == PART_FFN;
+        e->part = e->part == PART_FFN ? PART_QKV : e->part + 1;
+    }
+    enum hd_err err = finish(e, msg);
+    if (err)
+        e->layer = e->model->hp.n_layer;
+    *done = e->layer >= e->model->hp.n_layer;
+    return err;
+}
+
+enum hd_err hd_encoder_forward(struct hd_encoder *e, const struct hd_encoder_batch *batch,
+                               struct hd_errmsg *msg)
+{
+    bool done = false;
+    enum hd_err err = hd_encoder_begin(e, batch, msg);
+    while (!err && !done)
+        err = hd_encoder_step(e, &done, msg);
+    return err;
 }
 
 /* --- heads ----------------------------------------------------------------------------------- */

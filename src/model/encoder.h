@@ -29,7 +29,13 @@ struct hd_encoder_batch {
     const struct hd_seq_rows *seqs; /* one per text: begin and n (1 … n_ctx); cover the rows */
     int n_seq;                      /* ≤ n_seq_max */
 };
-/* Runs the texts through all layers; what follows reads the last hidden states. */
+/* Runs the texts through all layers; what follows reads the last hidden states. The same in pieces,
+ * for an owner who has other things to do: _begin, then _step until *done (true from the last one
+ * on). The batch is read by _begin alone. A piece is at most an eighth of a second's work of two
+ * cores at BGE-M3's size. After a failure, or another _begin, the pass is over. */
+enum hd_err hd_encoder_begin(struct hd_encoder *encoder, const struct hd_encoder_batch *batch,
+                             struct hd_errmsg *msg);
+enum hd_err hd_encoder_step(struct hd_encoder *encoder, bool *done, struct hd_errmsg *msg);
 enum hd_err hd_encoder_forward(struct hd_encoder *encoder, const struct hd_encoder_batch *batch,
                                struct hd_errmsg *msg);
 

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "holdfast/holdfast.h"
 
 #define MODELS HD_TEST_ROOT "/golden/models/"
@@ -252,6 +253,114 @@ static void requests_share_batches_and_change_nothing(void **state)
     hd_engine_free(e);
 }
 
+/* --- beside a generation ---------------------------------------------------------------------- */
+
+enum { LONG = 250, LONG_TOKENS = 70, STAMPS = 4096 };
+
+struct beside {
+    struct hd_engine *engine;
+    struct hd_embed_request request;
+    struct slot slot;
+    double done_s, stamp[STAMPS]; /* when tokens came */
+    atomic_int n_stamp, generation_done;
+    uint64_t generation, job;
+    bool cancel; /* the job, two tokens after it was asked for */
+};
+
+static void on_vectors(void *ud, enum hd_err err, const struct hd_errmsg *message,
+                       struct hd_embeddings *result)
+{
+    struct beside *b = ud;
+    b->done_s = hd_clock_seconds();
+    on_done(&b->slot, err, message, result);
+}
+
+/* The first token asks for the vectors of one large batch. */
+static void on_token(void *ud, int32_t id)
+{
+    struct beside *b = ud;
+    int n = atomic_load(&b->n_stamp);
+    if (n == STAMPS)
+        return;
+    b->stamp[n] = hd_clock_seconds();
+    if (!n)
+        assert_int_equal(hd_engine_embed(b->engine, &b->job, &b->request, on_vectors, b, NULL), 0);
+    if (n == 4 && b->cancel)
+        hd_engine_cancel(b->engine, b->job);
+    atomic_store(&b->n_stamp, n + 1);
+    if (atomic_load(&b->slot.done))
+        hd_engine_cancel(b->engine, b->generation);
+}
+
+static void on_end(void *ud, const struct hd_result *result)
+{
+    atomic_store(&((struct beside *)ud)->generation_done, 1);
+}
+
+/* Runs both, and counts the tokens that came after the batch began and before its vectors did. */
+static int tokens_meanwhile(struct beside *b)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    const int32_t prompt[] = {1, 2, 3};
+    const struct hd_request chat = {.model = "qwen2-tied.gguf",
+                                    .ids = prompt,
+                                    .n_id = 3,
+                                    .n_max = STAMPS,
+                                    .any_loops = true,
+                                    .ignore_end = true,
+                                    .sampling = HD_SAMPLING_GREEDY};
+    const struct hd_callbacks callbacks = {.on_token = on_token, .on_done = on_end, .ud = b};
+    assert_int_equal(hd_engine_submit(b->engine, &b->generation, &chat, &callbacks, NULL), HD_OK);
+    wait_for(&b->slot);
+    while (!atomic_load(&b->generation_done))
+        nanosleep(&pause, NULL);
+    double begin_s = b->done_s - (b->slot.result ? b->slot.result->compute_s : 0);
+    int n = 0;
+    for (int i = 0; i < atomic_load(&b->n_stamp); i++)
+        n += b->stamp[i] > begin_s && b->stamp[i] < b->done_s;
+    return n;
+}
+
+/* A batch is computed in slices, and the language model has its steps between them; who leaves
+ * meanwhile takes his texts out of it. */
+static void generations_go_on_beside_a_long_batch(void **state)
+{
+    struct hd_engine *e =
+        start(8, 4 * LONG * LONG_TOKENS); /* a quarter of it takes all texts at once */
+    static int32_t ids[LONG][LONG_TOKENS];
+    static struct hd_embed_text texts[LONG];
+    static struct beside first, second;
+    struct hd_embeddings *alone = NULL;
+    for (size_t i = 0; i < LONG; i++) {
+        for (size_t j = 0; j < LONG_TOKENS; j++)
+            ids[i][j] = (int32_t)((i * 13 + j * 5 + i * j) % 64);
+        texts[i] = (struct hd_embed_text){.ids = ids[i], .n_id = LONG_TOKENS};
+    }
+    first.engine = second.engine = e;
+    first.request = (struct hd_embed_request){
+        .model = "enc-bert", .what = HD_EMBED_DENSE, .texts = texts, .n_text = LONG};
+    second.request = first.request;
+    int n = tokens_meanwhile(&first);
+    assert_int_equal(first.slot.err, HD_OK);
+    if (n < 2)
+        fail_msg("%d tokens in %.3f s of one batch", n, first.slot.result->compute_s);
+    for (size_t i = 0; i < LONG; i += 37) {
+        struct hd_embed_request r = first.request;
+        r.texts = &texts[i];
+        r.n_text = 1;
+        assert_int_equal(hd_engine_embed_wait(e, &alone, &r, NULL), HD_OK);
+        assert_memory_equal(alone->item[0].dense, first.slot.result->item[i].dense,
+                            (size_t)alone->n_dim * sizeof(float));
+        hd_embeddings_free(alone);
+    }
+    second.cancel = true;
+    tokens_meanwhile(&second);
+    assert_true(second.slot.err == HD_ERR_CANCELLED || second.slot.err == HD_OK);
+    hd_embeddings_free(first.slot.result);
+    hd_embeddings_free(second.slot.result);
+    hd_engine_free(e);
+}
+
 /* One is cancelled, one is late, and what is left ends with the engine; each is answered exactly
  * once. */
 static void ends_of_every_kind(void **state)
@@ -332,6 +441,7 @@ int main(void)
         cmocka_unit_test(prefixes_and_cuts),
         cmocka_unit_test(pairs_are_ranked),
         cmocka_unit_test(requests_share_batches_and_change_nothing),
+        cmocka_unit_test(generations_go_on_beside_a_long_batch),
         cmocka_unit_test(ends_of_every_kind),
         cmocka_unit_test(full_queues_are_busy),
     };

@@ -156,6 +156,17 @@ static void batches_are_checked(void **state)
     assert_int_equal(hd_encoder_dense(encoder, out, &msg), HD_OK);
     assert_int_equal(hd_encoder_sparse(encoder, out, &msg), HD_ERR_UNSUPPORTED);
     assert_int_equal(hd_encoder_scores(encoder, out, &msg), HD_ERR_UNSUPPORTED);
+    float again[24];
+    bool done = false;
+    int n_piece = 0;
+    assert_int_equal(hd_encoder_begin(encoder, &b, &msg), HD_OK);
+    for (; !done; n_piece++)
+        assert_int_equal(hd_encoder_step(encoder, &done, &msg), HD_OK);
+    assert_int_equal(n_piece, 4 * hd_model_hparams(model)->n_layer);
+    assert_int_equal(hd_encoder_dense(encoder, again, &msg), HD_OK);
+    assert_memory_equal(again, out, sizeof out);
+    assert_int_equal(hd_encoder_step(encoder, &done, &msg), HD_OK); /* nothing is left */
+    assert_true(done);
     const struct hd_seq_rows *bad[] = {&gap, &empty, &beyond};
     for (size_t i = 0; i < 3; i++) {
         b.seqs = bad[i];
