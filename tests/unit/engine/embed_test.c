@@ -255,7 +255,7 @@ static void requests_share_batches_and_change_nothing(void **state)
 
 /* --- beside a generation ---------------------------------------------------------------------- */
 
-enum { LONG = 250, LONG_TOKENS = 70, STAMPS = 4096 };
+enum { LONG = 230, LONG_TOKENS = 70, STAMPS = 4096 };
 
 struct beside {
     struct hd_engine *engine;
