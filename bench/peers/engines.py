@@ -118,8 +118,8 @@ def build_llama(cache, avx2):
     cache.mkdir(parents=True, exist_ok=True)
     archives = list(cache.glob("llama_cpp_python-*.tar.gz"))
     if not archives:
-        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:",
-                        "--no-build-isolation", LLAMA_PACKAGE, "-d", str(cache)], check=False)
+        subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", LLAMA_PACKAGE, "-d",
+                        str(cache)], check=False)
         archives = list(cache.glob("llama_cpp_python-*.tar.gz"))
         if not archives:
             raise Absent(f"pip download {LLAMA_PACKAGE} brought no source")
