@@ -1,11 +1,21 @@
-/* Panel products with AVX2, in two halves of 8 rows (a line is 2 × 32 bytes).
+/* Panel products with AVX2, a line of 16 rows in two halves of 32 bytes.
  *
  * vpmaddubsw multiplies unsigned elements by signed activations and adds pairs into int16; several
  * of them are added before vpmaddwd widens to int32. How many fit is a matter of the element's
  * bits, |activation| ≤ 127:  4 bits: 8 · 2 · 15 · 127 = 30480 < 32768, a whole block;  5 bits: 4;
- * 6 bits: 2. 8-bit elements are signed: their sign moves to the activations (vpsignb), and
- * 2 · 128 · 127 = 32512 fits once. The integers come out exact, as with VNNI, and the
- * floating-point steps are those of panel_avx512.c: both give the same bits. */
+ * 6 bits: 2. Elements of 8 bits are taken as two of 4 (low + 16 · high), which is cheaper than
+ * widening after every step. The integers come out exact, as with VNNI, and the floating-point
+ * steps are those of panel_avx512.c: both give the same bits.
+ *
+ *           4 activations of a column, broadcast:  a0 a1 a2 a3 │ a0 a1 a2 a3 │ …
+ *                                                       ×             ×
+ *   rows 0-7:  line of a group of 4 elements:      row 0       │ row 1       │ … 7    → 16 sums of
+ * 2 rows 8-15: its other half, same broadcast:     row 8       │ row 9       │ … 15   → 16 sums of
+ * 2
+ *
+ * Two halves × four columns are eight chains of int16 sums: with two lines and a broadcast, 11 of
+ * the 16 registers. The multiplications and the three scalings of a block share two units on Zen,
+ * adding and converting have two others, so 8 + 1 + 3 instructions of every 22 set the pace. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -13,7 +23,12 @@
 #include "kernels/x86/rows.h"
 #include "kernels/x86/vec_avx2.h"
 
-enum { HALF = 8 }; /* rows */
+/* AHEAD: bytes that the direct product asks for ahead of its place, across the end of the panel. */
+enum {
+    HALF = 8, /* rows */
+    AHEAD = 2048,
+    TILE_BYTES = 16 << 10, /* of unpacked lines: with the scales and four columns they stay in L1 */
+};
 
 struct scales {
     __m256 d[2], m[2]; /* of the block, or of its halves of 16 elements */
@@ -100,28 +115,43 @@ INLINE __m256i line_at(const uint8_t *p)
     return _mm256_loadu_si256((const __m256i *)p);
 }
 
-/* p: the block, plus 32 bytes for the second half. 8-bit elements become signed. */
-INLINE void load_lines(__m256i q[8], const struct hd_pack *pack, const uint8_t *p)
+/* Unsigned bytes to low and high nibbles. */
+INLINE void split(__m256i out[2], __m256i v)
 {
+    const __m256i nibble = _mm256_set1_epi8(15);
+    out[0] = _mm256_and_si256(v, nibble);
+    out[1] = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
+}
+
+/* The lines of block p, of one half of the rows, to q[group][r]; of 8-bit elements the low and high
+ * nibbles to q[8 · r + group]. */
+INLINE void load_lines(__m256i (*q)[2], const struct hd_pack *pack, const uint8_t *p, int r)
+{
+    p += 32 * r;
     const int bits = pack->bits;
     const __m256i nibble = _mm256_set1_epi8(15);
     if (bits == 8) {
         for (int g = 0; g < 8; g++)
-            q[g] = _mm256_xor_si256(line_at(p + 64 * g), _mm256_set1_epi8((char)0x80));
+            split(q[8 * r + g], line_at(p + 64 * g));
+        return;
+    }
+    if (pack->book) {
+        const __m128i *book = (const __m128i *)hd_pack_books[pack->book];
+        const __m256i values = _mm256_broadcastsi128_si256(_mm_loadu_si128(book));
+        for (int i = 0; i < 4; i++) {
+            __m256i v = line_at(p + 64 * i),
+                    high = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
+            split(q[8 * r + i], _mm256_shuffle_epi8(values, _mm256_and_si256(v, nibble)));
+            split(q[8 * r + i + 4], _mm256_shuffle_epi8(values, high));
+        }
         return;
     }
     int low = 0;
     if (bits >= 4) {
         for (int i = 0; i < 4; i++) {
             __m256i v = line_at(p + 64 * i);
-            q[i] = _mm256_and_si256(v, nibble);
-            q[i + 4] = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
-        }
-        if (pack->book) {
-            const __m128i *book = (const __m128i *)hd_pack_books[pack->book];
-            const __m128i values = _mm_xor_si128(_mm_loadu_si128(book), _mm_set1_epi8((char)0x80));
-            for (int g = 0; g < 8; g++)
-                q[g] = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), q[g]);
+            q[i][r] = _mm256_and_si256(v, nibble);
+            q[i + 4][r] = _mm256_and_si256(_mm256_srli_epi16(v, 4), nibble);
         }
         p += 256;
         low = 4;
@@ -131,7 +161,7 @@ INLINE void load_lines(__m256i q[8], const struct hd_pack *pack, const uint8_t *
         for (int g = 0; g < 8; g++) {
             __m256i v = move_bits(line_at(p + 64 * (g / 4)), 2 * (g % 4), low);
             v = _mm256_and_si256(v, mask);
-            q[g] = low ? _mm256_or_si256(v, q[g]) : v;
+            q[g][r] = low ? _mm256_or_si256(v, q[g][r]) : v;
         }
         p += 128;
         low += 2;
@@ -139,7 +169,7 @@ INLINE void load_lines(__m256i q[8], const struct hd_pack *pack, const uint8_t *
     if (bits > low) {
         const __m256i mask = _mm256_set1_epi8((char)(1 << low)), v = line_at(p);
         for (int g = 0; g < 8; g++)
-            q[g] = _mm256_or_si256(_mm256_and_si256(move_bits(v, g, low), mask), q[g]);
+            q[g][r] = _mm256_or_si256(_mm256_and_si256(move_bits(v, g, low), mask), q[g][r]);
     }
 }
 
@@ -149,7 +179,14 @@ INLINE int value_bits(const struct hd_pack *pack)
     return pack->book ? 8 : pack->bits;
 }
 
-/* --- one block of 8 rows against one tile of W columns -------------------------------------------
+/* Pairs of lines in an unpacked block. */
+INLINE int block_lines(const struct hd_pack *pack)
+{
+    return value_bits(pack) == 8 ? 16 : 8;
+}
+
+/* --- one block against one tile of W columns
+ * ------------------------------------------------------
  */
 
 struct cursor {
@@ -162,6 +199,12 @@ INLINE struct cursor cursor_at(const struct hd_activations *a, int64_t column, i
     int64_t tile = column / HD_TILE_COLUMNS;
     return (struct cursor){hd_tile_q(a, tile) + block * 32 * W,
                            hd_tile_aux(a, tile) + block * HD_AUX * W};
+}
+
+INLINE void cursor_step(struct cursor *c, int W)
+{
+    c->q += 32 * W;
+    c->aux += HD_AUX * W;
 }
 
 INLINE __m256i broadcast4(const struct cursor *c, int g, int column, int W)
@@ -183,59 +226,120 @@ INLINE __m256i aux_int(const struct cursor *c, int what, int column, int W)
     return _mm256_set1_epi32(value);
 }
 
-/* Sums of element products of the groups [from, to), pairs in int16. */
-INLINE __m256i products(__m256i line, __m256i four, int bits)
-{
-    if (bits == 8)
-        return _mm256_maddubs_epi16(_mm256_abs_epi8(line), _mm256_sign_epi8(four, line));
-    return _mm256_maddubs_epi16(line, four);
-}
+/* A block as the products want it: lines[i][2], and scales of both halves of the rows. Elements of
+ * up to six bits: i is the group, and the two are the halves of the rows. Elements of eight bits: i
+ * is the group of the first half, then of the second, and the two are low and high nibbles. */
+struct block {
+    const __m256i (*line)[2];
+    const struct scales *scale; /* [half of the rows] */
+};
 
-/* q: eight lines, in registers or in the unpacked tile. */
-INLINE void block_columns(__m256 *sum, const __m256i *q, const struct scales *s, int bits,
-                          int group, int zero, bool min, const struct cursor *a, int W)
+/* Loops over constants only: registers are arrays. */
+#if defined(__clang__)
+#define UNROLLED _Pragma("unroll")
+#else
+#define UNROLLED _Pragma("GCC unroll 8")
+#endif
+
+/* Keeps the compiler from moving the sums of one step behind those of later ones, which costs more
+ * registers than there are. */
+#define IN_ORDER(sum) __asm__ volatile("" : "+x"(sum))
+
+/* pairs[r][c] = Σ line[i][r] · activations of column c over n groups from `group` on, in int16. A
+ * broadcast of four activations meets both lines. */
+INLINE void pair_sums(__m256i pairs[2][4], const __m256i (*line)[2], const struct cursor *a,
+                      int group, int n, int W)
 {
-    const __m256i ones = _mm256_set1_epi16(1);
-    const int step = bits <= 4 ? group / 4 : bits == 5 ? 4 : bits == 6 ? 2 : 1;
-    __m256 value[4];
-    for (int h = 0; h < 32 / group; h++) {
-        int neg = group == 32 ? HD_AUX_NEG32 : h ? HD_AUX_NEG16_HI : HD_AUX_NEG16_LO;
-        __m256i acc[4];
-        for (int g = h * 4; g < h * 4 + group / 4; g += step) {
-            __m256i pairs[4];
-            for (int i = 0; i < step; i++)
-                for (int c = 0; c < W; c++) {
-                    __m256i p = products(q[g + i], broadcast4(a, g + i, c, W), bits);
-                    pairs[c] = i ? _mm256_add_epi16(pairs[c], p) : p;
-                }
-            for (int c = 0; c < W; c++) {
-                __m256i wide = _mm256_madd_epi16(pairs[c], ones);
-                acc[c] = g == h * 4 ? wide : _mm256_add_epi32(acc[c], wide);
+    struct cursor own = {a->q, NULL};
+    /* A second walk along the same activations loads them again: so many do not fit registers. */
+    __asm__ volatile("" : "+r"(own.q));
+    UNROLLED
+    for (int i = 0; i < n; i++) {
+        UNROLLED
+        for (int c = 0; c < W; c++) {
+            const __m256i four = broadcast4(&own, group + i, c, W);
+            UNROLLED
+            for (int r = 0; r < 2; r++) {
+                __m256i p = _mm256_maddubs_epi16(line[i][r], four);
+                pairs[r][c] = i ? _mm256_add_epi16(pairs[r][c], p) : p;
+                IN_ORDER(pairs[r][c]);
             }
         }
-        for (int c = 0; c < W; c++) {
-            if (zero >= 0 && bits != 8)
-                acc[c] = _mm256_add_epi32(acc[c], _mm256_slli_epi32(aux_int(a, neg, c, W), zero));
-            __m256 f = _mm256_cvtepi32_ps(acc[c]);
-            value[c] = h ? _mm256_fmadd_ps(f, s->d[h], value[c]) : _mm256_mul_ps(f, s->d[h]);
-            if (min && group == 32)
-                value[c] = _mm256_fnmadd_ps(s->m[h], aux_float(a, HD_AUX_SUM, c, W), value[c]);
-            else if (min)
-                value[c] =
-                    _mm256_fmadd_ps(s->m[h], _mm256_cvtepi32_ps(aux_int(a, neg, c, W)), value[c]);
+    }
+}
+
+/* acc[r][c] = Σ elements · activations of 16 elements (of a block's part h) or of all 32. */
+INLINE void integer_sums(__m256i acc[2][4], const struct block *b, const struct hd_pack *pack,
+                         int h, const struct cursor *a, int W)
+{
+    const __m256i ones = _mm256_set1_epi16(1), sixteens = _mm256_set1_epi16(16);
+    const int bits = value_bits(pack), n = pack->group / 4;
+    const int step = bits == 5 ? 4 : bits == 6 ? 2 : n;
+    if (bits == 8) {
+        UNROLLED
+        for (int r = 0; r < 2; r++) {
+            __m256i pairs[2][4];
+            pair_sums(pairs, b->line + 8 * r + h * 4, a, h * 4, n, W);
+            UNROLLED
+            for (int c = 0; c < W; c++)
+                acc[r][c] = _mm256_add_epi32(_mm256_madd_epi16(pairs[0][c], ones),
+                                             _mm256_madd_epi16(pairs[1][c], sixteens));
+        }
+        return;
+    }
+    UNROLLED
+    for (int g = h * 4; g < h * 4 + n; g += step) {
+        __m256i pairs[2][4];
+        pair_sums(pairs, b->line + g, a, g, step, W);
+        UNROLLED
+        for (int c = 0; c < W; c++)
+            UNROLLED
+        for (int r = 0; r < 2; r++) {
+            __m256i wide = _mm256_madd_epi16(pairs[r][c], ones);
+            acc[r][c] = g == h * 4 ? wide : _mm256_add_epi32(acc[r][c], wide);
+            IN_ORDER(acc[r][c]);
         }
     }
-    for (int c = 0; c < W; c++)
-        sum[c] = _mm256_fmadd_ps(value[c], aux_float(a, HD_AUX_SCALE, c, W), sum[c]);
+}
+
+/* value = Σ elements · activations · d - m · Σa, of 16 rows × W columns, without the activations'
+ * scale. */
+INLINE void block_values(__m256 value[2][4], const struct block *b, const struct hd_pack *pack,
+                         const struct cursor *a, int W)
+{
+    const int zero = pack->zero ? __builtin_ctz((unsigned)pack->zero) : -1;
+    const bool min = hd_pack_has_min(pack);
+    UNROLLED
+    for (int h = 0; h < 32 / pack->group; h++) {
+        int neg = pack->group == 32 ? HD_AUX_NEG32 : h ? HD_AUX_NEG16_HI : HD_AUX_NEG16_LO;
+        __m256i acc[2][4];
+        integer_sums(acc, b, pack, h, a, W);
+        UNROLLED
+        for (int c = 0; c < W; c++)
+            UNROLLED
+        for (int r = 0; r < 2; r++) {
+            const struct scales *s = &b->scale[r];
+            __m256i i = acc[r][c];
+            if (zero >= 0)
+                i = _mm256_add_epi32(i, _mm256_slli_epi32(aux_int(a, neg, c, W), zero));
+            __m256 f = _mm256_cvtepi32_ps(i), v;
+            v = h ? _mm256_fmadd_ps(f, s->d[h], value[r][c]) : _mm256_mul_ps(f, s->d[h]);
+            if (min && pack->group == 32)
+                v = _mm256_fnmadd_ps(s->m[h], aux_float(a, HD_AUX_SUM, c, W), v);
+            else if (min)
+                v = _mm256_fmadd_ps(s->m[h], _mm256_cvtepi32_ps(aux_int(a, neg, c, W)), v);
+            value[r][c] = v;
+        }
+    }
 }
 
 /* --- direct: lines go from memory through registers
- * ------------------------------------------------ */
+ * -----------------------------------------------
+ */
 
 INLINE void direct(const struct hd_panel_job *job, const struct hd_pack *pack, int64_t column,
                    int W)
 {
-    const int zero = pack->zero ? __builtin_ctz((unsigned)pack->zero) : -1;
     const int block_bytes = 64 * pack->bits;
     struct cursor a = cursor_at(job->a, column, 0, W);
     __m256 sum[2][4];
@@ -244,109 +348,107 @@ INLINE void direct(const struct hd_panel_job *job, const struct hd_pack *pack, i
     const uint8_t *stored = job->panel;
     for (int64_t u = 0; u < job->n_unit; u++, stored += pack->unit_bytes) {
         EXPANDED(unit, pack, stored, 0, HD_PANEL);
-        for (int b = 0; b < pack->unit / 32; b++) {
-            for (int half = 0; half < 2; half++) {
-                struct scales s;
-                __m256i q[8];
-                load_scales(&s, pack, unit, b, half);
-                load_lines(q, pack, unit + pack->head_bytes + b * block_bytes + 32 * half);
-                block_columns(sum[half], q, &s, value_bits(pack), pack->group, zero,
-                              hd_pack_has_min(pack), &a, W);
+        for (int i = 0; i < pack->head_bytes && !pack->codes; i += 64)
+            _mm_prefetch((const char *)unit + i + AHEAD, _MM_HINT_T0);
+        for (int n = 0; n < pack->unit / 32; n++) {
+            struct scales s[2];
+            __m256i line[16][2];
+            __m256 value[2][4];
+            const uint8_t *lines = unit + pack->head_bytes + n * block_bytes;
+            for (int i = 0; i < block_bytes && !pack->codes; i += 64)
+                _mm_prefetch((const char *)lines + i + AHEAD, _MM_HINT_T0);
+            for (int r = 0; r < 2; r++) {
+                load_scales(&s[r], pack, unit, n, r);
+                load_lines(line, pack, lines, r);
             }
-            a.q += 32 * W;
-            a.aux += HD_AUX * W;
+            block_values(value, &(struct block){(const __m256i(*)[2])line, s}, pack, &a, W);
+            for (int c = 0; c < W; c++)
+                for (int r = 0; r < 2; r++)
+                    sum[r][c] =
+                        _mm256_fmadd_ps(value[r][c], aux_float(&a, HD_AUX_SCALE, c, W), sum[r][c]);
+            cursor_step(&a, W);
         }
     }
-    for (int c = 0; c < W; c++) {
-        float *out = job->sums[column - job->column + c];
-        _mm256_storeu_ps(out, sum[0][c]);
-        _mm256_storeu_ps(out + HALF, sum[1][c]);
-    }
+    for (int c = 0; c < W; c++)
+        for (int r = 0; r < 2; r++)
+            _mm256_storeu_ps(job->sums[column - job->column + c] + HALF * r, sum[r][c]);
 }
 
 INLINE void direct_all(const struct hd_panel_job *job, const struct hd_pack *pack)
 {
-    int64_t column = job->column, end = column + job->n;
-    for (; end - column >= 4; column += 4)
-        direct(job, pack, column, 4);
-    if (end - column == 3)
-        direct(job, pack, column, 3);
-    else if (end - column == 2)
-        direct(job, pack, column, 2);
-    else if (end - column == 1)
-        direct(job, pack, column, 1);
+    if (job->n == 4)
+        direct(job, pack, job->column, 4);
+    else if (job->n == 3)
+        direct(job, pack, job->column, 3);
+    else if (job->n == 2)
+        direct(job, pack, job->column, 2);
+    else if (job->n == 1)
+        direct(job, pack, job->column, 1);
 }
 
-/* --- unpacked: half a panel at a time in L1/L2, then four columns at a time
- * ------------------------- */
+/* --- unpacked: some blocks of a panel at a time in L1, then four columns at a time
+ * ----------
+ */
 
 struct tile {
-    __m256i *line; /* [block][8] */
-    __m256 *scale; /* [block][2 or 4]: d, m or d, d, m, m */
+    __m256i (*line)[2];   /* [block][8 or 16] */
+    struct scales *scale; /* [block][2] */
 };
 
 INLINE void unpack(const struct tile *t, const struct hd_pack *pack, const uint8_t *stored,
-                   int64_t n_unit, int half)
+                   int64_t n_unit)
 {
-    const int block_bytes = 64 * pack->bits, halves = 32 / pack->group;
-    __m256i *line = t->line;
-    __m256 *scale = t->scale;
+    const int block_bytes = 64 * pack->bits, n_line = block_lines(pack);
+    struct tile at = *t;
     for (int64_t u = 0; u < n_unit; u++, stored += pack->unit_bytes) {
-        EXPANDED(unit, pack, stored, HALF * half, HALF * half + HALF);
-        for (int b = 0; b < pack->unit / 32; b++, line += 8, scale += 2 * halves) {
-            struct scales s;
-            load_scales(&s, pack, unit, b, half);
-            load_lines(line, pack, unit + pack->head_bytes + b * block_bytes + 32 * half);
-            for (int h = 0; h < halves; h++) {
-                scale[h] = s.d[h];
-                if (hd_pack_has_min(pack))
-                    scale[halves + h] = s.m[h];
+        EXPANDED(unit, pack, stored, 0, HD_PANEL);
+        for (int b = 0; b < pack->unit / 32; b++, at.line += n_line, at.scale += 2)
+            for (int r = 0; r < 2; r++) {
+                load_scales(&at.scale[r], pack, unit, b, r);
+                load_lines(at.line, pack, unit + pack->head_bytes + b * block_bytes, r);
             }
-        }
     }
 }
 
+/* The first columns ask for what is unpacked next (`next`, to the second-level cache), so that with
+ * few columns the memory does not wait while they are multiplied. */
 INLINE void tile_columns(const struct hd_panel_job *job, const struct hd_pack *pack,
-                         const struct tile *t, int64_t block, int64_t n_block, int half,
-                         int64_t column, int W)
+                         const struct tile *t, int64_t block, int64_t n_block, int64_t column,
+                         int W)
 {
-    const int halves = 32 / pack->group;
-    const int zero = pack->zero ? __builtin_ctz((unsigned)pack->zero) : -1;
+    const int n_line = block_lines(pack), stored = pack->unit_bytes / (pack->unit / 32);
+    const uint8_t *next = job->panel + (block + n_block) * stored;
     struct cursor a = cursor_at(job->a, column, block, W);
     float(*out)[HD_PANEL] = job->sums + (column - job->column);
-    __m256 sum[4];
-    for (int c = 0; c < W; c++)
-        sum[c] = block ? _mm256_loadu_ps(out[c] + HALF * half) : _mm256_setzero_ps();
-    const __m256i *line = t->line;
-    const __m256 *scale = t->scale;
-    for (int64_t b = 0; b < n_block; b++, line += 8, scale += 2 * halves) {
-        struct scales s;
-        for (int h = 0; h < halves; h++) {
-            s.d[h] = scale[h];
-            if (hd_pack_has_min(pack))
-                s.m[h] = scale[halves + h];
-        }
-        block_columns(sum, line, &s, value_bits(pack), pack->group, zero, hd_pack_has_min(pack), &a,
-                      W);
-        a.q += 32 * W;
-        a.aux += HD_AUX * W;
+    for (int64_t n = 0; n < n_block; n++) {
+        __m256 value[2][4];
+        for (int i = 0; column == job->column && i < stored; i += 64)
+            _mm_prefetch((const char *)next + n * stored + i, _MM_HINT_T1);
+        block_values(value,
+                     &(struct block){(const __m256i(*)[2])t->line + n_line * n, t->scale + 2 * n},
+                     pack, &a, W);
+        for (int c = 0; c < W; c++)
+            for (int r = 0; r < 2; r++) {
+                __m256 sum = _mm256_loadu_ps(out[c] + HALF * r);
+                sum = _mm256_fmadd_ps(value[r][c], aux_float(&a, HD_AUX_SCALE, c, W), sum);
+                _mm256_storeu_ps(out[c] + HALF * r, sum);
+            }
+        cursor_step(&a, W);
     }
-    for (int c = 0; c < W; c++)
-        _mm256_storeu_ps(out[c] + HALF * half, sum[c]);
 }
 
 INLINE void multiply(const struct hd_panel_job *job, const struct hd_pack *pack,
-                     const struct tile *t, int64_t block, int64_t n_block, int half)
+                     const struct tile *t, int64_t block, int64_t n_block)
 {
     int64_t column = job->column, end = column + job->n;
     for (; end - column >= 4; column += 4)
-        tile_columns(job, pack, t, block, n_block, half, column, 4);
+        tile_columns(job, pack, t, block, n_block, column, 4);
     if (end - column == 3)
-        tile_columns(job, pack, t, block, n_block, half, column, 3);
+        tile_columns(job, pack, t, block, n_block, column, 3);
     else if (end - column == 2)
-        tile_columns(job, pack, t, block, n_block, half, column, 2);
+        tile_columns(job, pack, t, block, n_block, column, 2);
     else if (end - column == 1)
-        tile_columns(job, pack, t, block, n_block, half, column, 1);
+        tile_columns(job, pack, t, block, n_block, column, 1);
 }
 
 /* --- per type
@@ -385,21 +487,21 @@ INLINE void multiply(const struct hd_panel_job *job, const struct hd_pack *pack,
     {                                                                                              \
         direct_all(job, &hd_packs[HD_PACK_SLOT(type)]);                                            \
     }                                                                                              \
-    static void unpack_##type(const struct tile *t, const uint8_t *unit, int64_t n_unit, int half) \
+    static void unpack_##type(const struct tile *t, const uint8_t *unit, int64_t n_unit)           \
     {                                                                                              \
-        unpack(t, &hd_packs[HD_PACK_SLOT(type)], unit, n_unit, half);                              \
+        unpack(t, &hd_packs[HD_PACK_SLOT(type)], unit, n_unit);                                    \
     }                                                                                              \
     static void multiply_##type(const struct hd_panel_job *job, const struct tile *t,              \
-                                int64_t block, int64_t n_block, int half)                          \
+                                int64_t block, int64_t n_block)                                    \
     {                                                                                              \
-        multiply(job, &hd_packs[HD_PACK_SLOT(type)], t, block, n_block, half);                     \
+        multiply(job, &hd_packs[HD_PACK_SLOT(type)], t, block, n_block);                           \
     }
 TYPES(KERNELS)
 
 static const struct {
     void (*direct)(const struct hd_panel_job *);
-    void (*unpack)(const struct tile *, const uint8_t *, int64_t, int);
-    void (*multiply)(const struct hd_panel_job *, const struct tile *, int64_t, int64_t, int);
+    void (*unpack)(const struct tile *, const uint8_t *, int64_t);
+    void (*multiply)(const struct hd_panel_job *, const struct tile *, int64_t, int64_t);
 } by_type[] = {
 #define ROW(type) [HD_PACK_SLOT(type)] = {direct_##type, unpack_##type, multiply_##type},
     TYPES(ROW)
@@ -413,15 +515,14 @@ static void panel(const struct hd_panel_job *job)
         by_type[HD_PACK_SLOT(pack->dtype)].direct(job);
         return;
     }
-    struct tile t = {(__m256i *)job->tile, (__m256 *)(job->tile + HD_TILE_BLOCKS * 256)};
-    int64_t step = HD_TILE_BLOCKS * 32 / pack->unit, blocks = pack->unit / 32;
-    for (int64_t u = 0; u < job->n_unit; u += step)
-        for (int half = 0; half < 2; half++) {
-            int64_t n = job->n_unit - u < step ? job->n_unit - u : step;
-            by_type[HD_PACK_SLOT(pack->dtype)].unpack(&t, job->panel + u * pack->unit_bytes, n,
-                                                      half);
-            by_type[HD_PACK_SLOT(pack->dtype)].multiply(job, &t, u * blocks, n * blocks, half);
-        }
+    struct tile t = {(__m256i(*)[2])job->tile, (struct scales *)(job->tile + TILE_BYTES)};
+    int64_t blocks = pack->unit / 32, step = TILE_BYTES / 64 / block_lines(pack) / blocks;
+    memset(job->sums, 0, (size_t)job->n * sizeof *job->sums);
+    for (int64_t u = 0; u < job->n_unit; u += step) {
+        int64_t n = job->n_unit - u < step ? job->n_unit - u : step;
+        by_type[HD_PACK_SLOT(pack->dtype)].unpack(&t, job->panel + u * pack->unit_bytes, n);
+        by_type[HD_PACK_SLOT(pack->dtype)].multiply(job, &t, u * blocks, n * blocks);
+    }
 }
 
 /* --- float types

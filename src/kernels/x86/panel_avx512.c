@@ -7,7 +7,8 @@
  * A constant zero z is taken off inside the integers: the sum starts at -z · Σa.
  *
  *   direct:   few columns (decode). Lines go from memory through the bit planes into registers and
- *             meet up to 8 columns; the panel is read once, at the memory's speed.
+ *             meet up to 8 columns, the next 8 when the panel is in cache: it is read from memory
+ *             once, at the memory's speed.
  *   unpacked: many columns (prompts). Lines and scales are unpacked to L1/L2 once, then meet 12
  *             columns at a time: 12 integer and 12 float sums, all in registers.
  * Both do the same arithmetic in the same order, so they give the same bits. */
@@ -18,10 +19,12 @@
 #include "kernels/x86/rows.h"
 #include "kernels/x86/vec_avx512.h"
 
-/* AHEAD: bytes. With one column the processor sees the next lines by itself; several columns fill
- * its window with the work of one block, so that it waits for memory unless it is told. The end of
- * a panel is followed by the next one; behind the last, prefetching does nothing. */
-enum { DIRECT_COLUMNS = 8, AHEAD = 2048 };
+/* DIRECT_MOST: up to here eight columns in registers are not slower than an unpacked panel; codes
+ * are expanded each time. AHEAD: bytes. With one column the processor sees the next lines by
+ * itself; several columns fill its window with the work of one block, so that it waits for memory
+ * unless it is told. The end of a panel is followed by the next one; behind the last, prefetching
+ * does nothing. */
+enum { DIRECT_COLUMNS = 8, DIRECT_MOST = 48, AHEAD = 2048 };
 
 struct scales {
     __m512 d[2], m[2]; /* of the block, or of its halves */
@@ -420,7 +423,7 @@ static const struct {
 static void panel(const struct hd_panel_job *job)
 {
     const struct hd_pack *pack = job->pack;
-    if (job->n <= DIRECT_COLUMNS) {
+    if (job->n <= (pack->codes ? DIRECT_COLUMNS : DIRECT_MOST)) {
         by_type[HD_PACK_SLOT(pack->dtype)].direct(job);
         return;
     }
