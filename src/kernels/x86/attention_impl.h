@@ -18,8 +18,8 @@
 #include "kernels/x86/rows.h"
 
 enum {
-    TASK_ROWS = 64, /* query rows per task at most */
-    QUERIES = 4,    /* rows that share loads of keys and values */
+    TASK_ROWS = 128, /* query rows per task at most */
+    QUERIES = 6,     /* rows that share loads of keys and values; their sums fill the registers */
     TOKEN_VECS = VW == 16 ? 4 : 2,
 };
 
@@ -44,8 +44,10 @@ struct rows {
     int64_t first_token, n_row; /* token: relative to the sequence's rows */
     float *k_columns;           /* [dim_k][64] */
     float *v_rows;              /* [64][dim_v] */
-    float *acc;                 /* [n_row][dim_v] */
-    float *max, *sum;           /* [n_row] */
+    const uint8_t *v_half;      /* or the cache's F16 rows themselves, the first n_half of 64 */
+    int64_t n_half;
+    float *acc;       /* [n_row][dim_v] */
+    float *max, *sum; /* [n_row] */
 };
 
 /* --- a block of the cache to F32
@@ -119,12 +121,25 @@ static void load_values(float *out, const struct hd_tensor *v, const uint8_t *bl
     }
 }
 
+/* What the next block will read, asked for while this one is multiplied: step bytes of it per step
+ * of a loop of n. */
+struct ahead {
+    const char *block;
+    int64_t step, n;
+};
+
+INLINE void fetch(const struct ahead *a, int64_t i)
+{
+    for (int64_t at = i * a->step; i < a->n && at < (i + 1) * a->step; at += 64)
+        _mm_prefetch(a->block + at, _MM_HINT_T1);
+}
+
 /* --- N rows against one block
  * ---------------------------------------------------------------------- */
 
 /* score[N][64] = q · k, unscaled. */
 INLINE void scores(float (*score)[HD_KV_BLOCK], const float *const *q, const float *k, int64_t dim,
-                   int N)
+                   const struct ahead *ahead, int N)
 {
     for (int64_t t = 0; t < HD_KV_BLOCK; t += TOKEN_VECS * VW) {
         vec acc[QUERIES][TOKEN_VECS];
@@ -133,6 +148,7 @@ INLINE void scores(float (*score)[HD_KV_BLOCK], const float *const *q, const flo
                 acc[r][j] = vec_zero();
         for (int64_t d = 0; d < dim; d++) {
             vec column[TOKEN_VECS];
+            fetch(ahead, t == 0 ? d : dim);
             for (int j = 0; j < TOKEN_VECS; j++)
                 column[j] = vec_load(k + d * HD_KV_BLOCK + t + j * VW);
             for (int r = 0; r < N; r++) {
@@ -176,18 +192,28 @@ INLINE float soften(float *score, int64_t n, float scale, float *max, float *sum
     return shrink;
 }
 
-/* acc[r] = acc[r] · shrink[r] + weight[r] · V, for V vectors of the columns from d on. */
+/* Values from d on of position t: F32 rows, or (half) the cache's own. */
+INLINE vec value_at(const uint8_t *v, int64_t row_bytes, int64_t t, int64_t d, bool half)
+{
+    const uint8_t *row = v + t * row_bytes;
+    return half ? vec_load_f16((const uint16_t *)row + d) : vec_load((const float *)row + d);
+}
+
+/* acc[r] = acc[r] · shrink[r] + weight[r] · V over n positions, for V vectors of the columns from d
+ * on. */
 INLINE void add_values(float *const *acc, const float *shrink, float (*weight)[HD_KV_BLOCK],
-                       const float *v, int64_t stride, int64_t d, int N, int V)
+                       const uint8_t *v, int64_t row_bytes, int64_t n, int64_t d,
+                       const struct ahead *ahead, bool half, int N, int V)
 {
     vec sum[QUERIES][4];
     for (int r = 0; r < N; r++)
         for (int j = 0; j < V; j++)
             sum[r][j] = vec_mul(vec_load(acc[r] + d + j * VW), vec_set1(shrink[r]));
-    for (int64_t t = 0; t < HD_KV_BLOCK; t++) {
+    for (int64_t t = 0; t < n; t++) {
         vec value[4];
+        fetch(ahead, d == 0 ? t : HD_KV_BLOCK);
         for (int j = 0; j < V; j++)
-            value[j] = vec_load(v + t * stride + d + j * VW);
+            value[j] = value_at(v, row_bytes, t, d + j * VW, half);
         for (int r = 0; r < N; r++) {
             vec p = vec_set1(weight[r][t]);
             for (int j = 0; j < V; j++)
@@ -201,7 +227,7 @@ INLINE void add_values(float *const *acc, const float *shrink, float (*weight)[H
 
 /* Rows [r, r + N) of the task against the block that starts at position `base`. */
 INLINE void rows_block(const struct attention_job *job, const struct rows *x, int64_t r,
-                       int64_t base, int N)
+                       int64_t base, const struct ahead ahead[2], int N)
 {
     float weight[QUERIES][HD_KV_BLOCK], shrink[QUERIES];
     const float *q[QUERIES];
@@ -212,16 +238,28 @@ INLINE void rows_block(const struct attention_job *job, const struct rows *x, in
         q[i] = hd_tensor_row(job->q, x->first_head + (r + i) % x->heads, x->seq->begin + token);
         acc[i] = x->acc + (r + i) * stride;
     }
-    scores(weight, q, x->k_columns, job->k->ne[0], N);
+    scores(weight, q, x->k_columns, job->k->ne[0], &ahead[0], N);
     for (int i = 0; i < N; i++) {
         int64_t sees =
             (job->all ? x->seq->n : x->seq->pos + x->first_token + (r + i) / x->heads + 1) - base;
         shrink[i] = soften(weight[i], sees, job->scale, &x->max[r + i], &x->sum[r + i]);
     }
+    if (x->v_half) {
+        for (; d + TOKEN_VECS * VW <= stride; d += TOKEN_VECS * VW)
+            add_values(acc, shrink, weight, x->v_half, (int64_t)job->v->nb[1], x->n_half, d,
+                       &ahead[1], true, N, TOKEN_VECS);
+        for (; d < stride; d += VW)
+            add_values(acc, shrink, weight, x->v_half, (int64_t)job->v->nb[1], x->n_half, d,
+                       &ahead[1], true, N, 1);
+        return;
+    }
+    const uint8_t *v = (const uint8_t *)x->v_rows;
+    const int64_t row_bytes = stride * (int64_t)sizeof(float);
     for (; d + TOKEN_VECS * VW <= stride; d += TOKEN_VECS * VW)
-        add_values(acc, shrink, weight, x->v_rows, stride, d, N, TOKEN_VECS);
+        add_values(acc, shrink, weight, v, row_bytes, HD_KV_BLOCK, d, &ahead[1], false, N,
+                   TOKEN_VECS);
     for (; d < stride; d += VW)
-        add_values(acc, shrink, weight, x->v_rows, stride, d, N, 1);
+        add_values(acc, shrink, weight, v, row_bytes, HD_KV_BLOCK, d, &ahead[1], false, N, 1);
 }
 
 /* --- a task
@@ -238,12 +276,22 @@ static const uint8_t *block_at(const struct attention_job *job, const struct hd_
            (size_t)(x->seq->begin + base) * cache->nb[1];
 }
 
+/* The block of positions from `base` on, in n pieces. */
+static struct ahead ahead_of(const struct attention_job *job, const struct hd_tensor *cache,
+                             const struct rows *x, int64_t base, int64_t n)
+{
+    return (struct ahead){(const char *)block_at(job, cache, x, base),
+                          (int64_t)cache->nb[1] * HD_KV_BLOCK / n, n};
+}
+
 static void attend(const struct attention_job *job, struct rows *x)
 {
     int64_t stride = (int64_t)hd_round_up((size_t)job->v->ne[0], VW);
     int64_t first_pos = x->seq->pos + x->first_token;
     /* one past the last row's */
     int64_t end_pos = job->all ? x->seq->n : first_pos + (x->n_row - 1) / x->heads + 1;
+    /* Few rows do not pay for a copy of the values. */
+    bool in_place = x->n_row <= QUERIES && job->v->dtype == HD_F16 && job->v->ne[0] % VW == 0;
     memset(x->acc, 0, (size_t)(x->n_row * stride) * sizeof(float));
     for (int64_t r = 0; r < x->n_row; r++) {
         x->max[r] = -INFINITY;
@@ -252,15 +300,28 @@ static void attend(const struct attention_job *job, struct rows *x)
     for (int64_t base = 0; base < end_pos; base += HD_KV_BLOCK) {
         int64_t count = end_pos - base;
         load_keys(x->k_columns, job->k, block_at(job, job->k, x, base), count);
-        load_values(x->v_rows, job->v, block_at(job, job->v, x, base), count);
+        const uint8_t *values = block_at(job, job->v, x, base);
+        x->v_half = in_place ? values : NULL;
+        x->n_half = count < HD_KV_BLOCK ? count : HD_KV_BLOCK;
+        if (!in_place)
+            load_values(x->v_rows, job->v, values, count);
+        struct ahead ahead[2] = {{0}};
+        if (!job->all && count > HD_KV_BLOCK) {
+            ahead[0] = ahead_of(job, job->k, x, base + HD_KV_BLOCK, job->k->ne[0]);
+            ahead[1] = ahead_of(job, job->v, x, base + HD_KV_BLOCK, HD_KV_BLOCK);
+        }
         /* Rows of positions before this block are through. */
         int64_t r = !job->all && base > first_pos ? (base - first_pos) * x->heads : 0;
-        for (; r + QUERIES <= x->n_row; r += QUERIES)
-            rows_block(job, x, r, base, QUERIES);
+        for (; r + QUERIES <= x->n_row; r += QUERIES) {
+            rows_block(job, x, r, base, ahead, QUERIES);
+            ahead[0].n = ahead[1].n = 0;
+        }
+        for (; r + 4 <= x->n_row; r += 4)
+            rows_block(job, x, r, base, ahead, 4);
         for (; r + 2 <= x->n_row; r += 2)
-            rows_block(job, x, r, base, 2);
+            rows_block(job, x, r, base, ahead, 2);
         if (r < x->n_row)
-            rows_block(job, x, r, base, 1);
+            rows_block(job, x, r, base, ahead, 1);
     }
     for (int64_t r = 0; r < x->n_row; r++) {
         float *out = hd_tensor_row(job->out, x->first_head + r % x->heads,
