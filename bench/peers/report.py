@@ -5,7 +5,6 @@
 """
 import html
 import json
-import re
 import statistics
 
 OURS = "holdfast"
@@ -284,9 +283,8 @@ def history_plot(records):
 def write(folder):
     records = [json.loads(p.read_text()) for p in sorted(folder.glob("peers-*.json"))]
     records.sort(key=lambda r: r["date"])
-    others = sorted(p.name for p in folder.glob("*.md") if p.name != "README.md")
     text = ["# Results", "", "Made by `python3 bench/peers` (`--report` makes it anew); what is measured and how: [measuring.md](../../docs/measuring.md). "
-            "Other results: " + ", ".join(f"[{re.sub('[.]md$', '', n)}]({n})" for n in others) + ".", ""]
+"Other results lie beside this page.", ""]
     if records:
         latest = max(records, key=lambda r: (len(r["rows"]) >= 3, r["date"]))
         (folder / "peers-ratio.svg").write_text(ratio_plot(latest))
