@@ -72,10 +72,10 @@ def machine():
 
 
 def commit():
-    """The state of the code, with a + where src, app or include differ from it."""
+    """The last change of what is measured, with a + where src, app or include differ from it."""
     def git(*args):
         return subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True).stdout.strip()
-    return (git("rev-parse", "--short=8", "HEAD") or "unknown") + ("+" if git("status", "--porcelain", "src", "app", "include") else "")
+    return (git("log", "-1", "--abbrev=8", "--format=%h", "--", "src", "app", "include") or "unknown") + ("+" if git("status", "--porcelain", "src", "app", "include") else "")
 
 
 def models_folder():
