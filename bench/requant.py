@@ -14,8 +14,8 @@ time, deleted afterwards:
      judges the quantiser, not holdfast);
   4. `holdfast bench`: speed and memory.
 A calibration text for the importance matrix is put together from ../shared/data/qa and this repository's sources.
-Results are kept in FILE.json after every type, and a type that is in it is not done again; without --tools they are only
-shown. A type takes some minutes and 8 GB of disk.
+Results are kept in FILE.json after every type, with a page FILE.md to read, and a type that is in it is not done again;
+without --tools they are only shown. A type takes some minutes and 8 GB of disk.
 """
 import argparse
 import datetime
@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT / "tools/golden"))
 import check_real  # noqa: E402
 import table_rows  # noqa: E402
 
-TYPES = "Q2_K Q3_K_M Q4_0 Q5_K_M Q6_K Q8_0 IQ4_XS MIXED IQ3_S IQ2_S".split()
+TYPES = "Q2_K Q3_K_M Q4_0 Q5_K_M Q6_K Q8_0 IQ4_XS MIXED".split()  # IQ3_S and IQ2_S whole: --types, and an hour each
 MAX_DIFFERENCE, MAX_KL = 1e-3, 2e-3
 WITH_IMATRIX = ("IQ", "Q2_", "Q3_", "MIXED")
 # MIXED: Q4_0, and every other 4-bit and code-book type in the FFN matrices of three layers each. Searching for codes
@@ -148,6 +148,33 @@ def show(kind, r):
                    "kernels against ref", r["vector_vs_ref"]["mean_kl"], MAX_KL)
 
 
+PAGE = """# Qwen2.5-Coder-1.5B requantised
+
+Written by `bench/requant.py` from `{json}`; the source is the Q4_K_M file, requantised by llama.cpp's `llama-quantize`
+(with an importance matrix where marked). *Twin*: largest difference of log-probabilities between the file and its F32
+twin, decoded by the `gguf` package, both with `--kernels ref`, {twin} positions, the 1,000 most probable tokens; at most
+1e-3. *KL*: mean divergence of the vector kernels from `ref`; at most 2e-3. *Cost*: mean divergence of the type from the
+source, which judges the quantiser. Speeds of a machine that was busy with other work are left out. MIXED is Q4_0 with
+{mixed} in the FFN matrices of three layers each: searching for the codes of a whole 1.5B takes an hour.
+
+| type | date | GB | imatrix | twin | KL | same best token | cost | prompt, decode tok/s |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+
+
+def page(results, json_name):
+    out = PAGE.format(json=json_name, twin=TWIN_LENGTH, mixed=", ".join(MIXED).upper())
+    for kind in [k for k in TYPES if k in results] + [k for k in results if k not in TYPES]:
+        r = results[kind]
+        speed = (f"{r['bench']['prefill_tps']:.1f}, {r['bench']['decode_tps']:.1f}" if r["load_average"] < 3 else "")
+        out += (f"| {kind} | {r['date']} | {r['bytes'] / 1e9:.3f} | {'yes' if r['imatrix'] else ''} | "
+                f"{r['twin_largest_difference']:.1e} | {r['vector_vs_ref']['mean_kl']:.1e} | "
+                f"{r['vector_vs_ref']['same_best']} of {r['vector_vs_ref']['positions']} | "
+                f"{r['ref_vs_source']['mean_kl']:.3f} | {speed} |\n")
+    absent = [k for k in TYPES if k not in results]
+    return out + (f"\nNot run yet: {', '.join(absent)}.\n" if absent else "")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("binary", nargs="?")
@@ -172,6 +199,8 @@ def main():
             args.out.write_text(json.dumps(results, indent=1) + "\n")
         if kind in results:
             show(kind, results[kind])
+    if results:
+        args.out.with_suffix(".md").write_text(page(results, args.out.name))
     bad = [k for k, r in results.items() if r["twin_largest_difference"] > MAX_DIFFERENCE
            or r["vector_vs_ref"]["mean_kl"] > MAX_KL]
     print(f"{len(results) - len(bad)} passed, {len(bad)} failed" + (f" ({', '.join(bad)})" if bad else ""))
