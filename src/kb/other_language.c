@@ -7,6 +7,10 @@
 #include "kb/translate.h"
 
 enum { CANDIDATES = 24, TOKENS = 2400 };
+/* The question's own language does not answer, so that an answer exists at all is less likely: it
+ * must be more probable than not. Of eight read so from the sample handbook, four were right, of
+ * 0.63 and more, and four wrong, of 0.41 to 0.59. */
+static const double probable = 0.5;
 
 enum step { WAITING, TRANSLATING, READING, OVER };
 
@@ -174,6 +178,7 @@ void hd_kb__other_result(struct hd_kb__other *other, struct hd_kb__reading *read
     *passages = &other->passages;
     if (other->reader)
         hd_kb__reader_result(other->reader, reading);
+    reading->found = reading->found && reading->probability >= probable;
     struct hd_result total = other->spent;
     hd_kb__add_up(&total, &reading->total);
     reading->total = total;

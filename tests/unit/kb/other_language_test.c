@@ -168,6 +168,23 @@ static void test_numbers_must_agree(void **state)
     hd_kb_answer_dispose(&answer);
 }
 
+/* What would do from the question's own language is not sure enough here. */
+static void test_must_be_probable(void **state)
+{
+    struct fixture *f = *state;
+    struct hd_kb_answer answer;
+    struct hd_result unsure = said;
+    unsure.min_logprob = -1.6f;
+    start(f);
+    reply(f, "女员工的产假有多少天？");
+    check(f, 5);
+    hd_kb_turn_feed(f->turn, HD_TEXT_ANSWER, "It lasts 128 days.", 18);
+    assert_null(hd_kb_turn_next(f->turn, &unsure));
+    finish(f, &answer);
+    assert_false(answer.found);
+    hd_kb_answer_dispose(&answer);
+}
+
 /* Neither a translation that finds nothing nor none at all does harm. */
 static void test_nothing_in_either(void **state)
 {
@@ -218,6 +235,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_words_that_do_not_meet, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_own_language_first, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_numbers_must_agree, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_must_be_probable, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_nothing_in_either, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_base_is_gone, set_up, tear_down),
         cmocka_unit_test(test_translator),
