@@ -98,12 +98,17 @@ void hd_dense__attention(struct hd_runner *r, int layer, const struct hd_batch *
 void hd_ffn__forward(struct hd_runner *r, int layer, const struct hd_batch *batch)
 {
     const struct hd_layer *l = &r->model->layer[layer];
-    struct hd_tensor gate = hd_tensor_cols(hd__rows(r->gate, batch->n), 0, l->n_ff);
-    struct hd_tensor up = hd_tensor_cols(hd__rows(r->up, batch->n), 0, l->n_ff);
-    const struct hd_matmul wide[] = {{.w = l->gate, .out = gate}, {.w = l->up, .out = up}};
-    hd_op_matmul(r->stream, wide, 2, hd__rows(r->h, batch->n), batch->form);
-    hd_op_silu_mul(r->stream, gate, gate, up);
-    const struct hd_matmul down = {
-        .w = l->down, .out = hd__rows(r->x, batch->n), .accumulate = true};
-    hd_op_matmul(r->stream, &down, 1, gate, batch->form);
+    for (int64_t at = 0; at < batch->n; at += HD_FFN_TILE) {
+        int64_t n = batch->n - at < HD_FFN_TILE ? batch->n - at : HD_FFN_TILE;
+        struct hd_tensor gate = hd_tensor_cols(hd__rows(r->gate, n), 0, l->n_ff);
+        struct hd_tensor up = hd_tensor_cols(hd__rows(r->up, n), 0, l->n_ff);
+        const struct hd_matmul wide[] = {{.w = l->gate, .out = gate}, {.w = l->up, .out = up}};
+        hd_op_matmul(r->stream, wide, 2, hd_tensor_rows(hd__rows(r->h, batch->n), at, n),
+                     batch->form);
+        hd_op_silu_mul(r->stream, gate, gate, up);
+        const struct hd_matmul down = {.w = l->down,
+                                       .out = hd_tensor_rows(hd__rows(r->x, batch->n), at, n),
+                                       .accumulate = true};
+        hd_op_matmul(r->stream, &down, 1, gate, batch->form);
+    }
 }

@@ -256,6 +256,10 @@ enum hd_err hd_runner__keep(struct hd_runner *r, struct hd_tensor norm,
 int hd_model__n_kv(const struct hd_model *model);
 
 enum { HD_MLA_TILE = 512 }; /* rows expanded at a time */
+/* Rows that go through the feed-forward layer at a time: its width is several times the model's, so
+ * all rows of a prompt's chunk at once would be most of the working memory. A multiple of what the
+ * kernels take at once (12, 16, 48). */
+enum { HD_FFN_TILE = 192 };
 
 /* The first n rows of a scratch matrix, the first `cols` columns of them. */
 struct hd_tensor hd__rows(struct hd_tensor t, int64_t n);

@@ -53,22 +53,40 @@ static void place_mla(struct layout *l, struct hd_runner *r)
     }
 }
 
+/* What attention needs and what the feed-forward needs, in the same memory: a layer does one after
+ * the other. */
+static void place_layer(struct layout *l, struct hd_runner *r)
+{
+    const struct hd_hparams *hp = &r->model->hp;
+    bool mla = hp->arch == HD_ARCH_DEEPSEEK;
+    int64_t rows = r->options.n_row_max, n_tile = rows < HD_FFN_TILE ? rows : HD_FFN_TILE;
+    int64_t qk = mla ? hp->qk_nope_head_dim + hp->qk_rope_head_dim : hp->head_dim;
+    int64_t v = mla ? hp->v_head_dim : hp->head_dim;
+    int64_t n_ff = hp->n_ff, n_shared = (int64_t)hp->n_ff_exp * hp->n_expert_shared;
+    n_ff = n_ff > n_shared ? n_ff : n_shared;
+    size_t begin = l->bytes;
+    place(l, &r->q, HD_F32, hp->n_head * qk, rows, 1, 1);
+    place(l, &r->att, HD_F32, hp->n_head * v, rows, 1, 1);
+    if (!mla) {
+        place(l, &r->k, HD_F32, (int64_t)hp->n_head_kv * hp->head_dim, rows, 1, 1);
+        place(l, &r->v, HD_F32, (int64_t)hp->n_head_kv * hp->head_dim, rows, 1, 1);
+    }
+    size_t end = l->bytes;
+    l->bytes = begin;
+    place(l, &r->gate, HD_F32, n_ff, n_tile, 1, 1);
+    place(l, &r->up, HD_F32, n_ff, n_tile, 1, 1);
+    l->bytes = l->bytes > end ? l->bytes : end;
+}
+
 static void place_all(struct layout *l, struct hd_runner *r)
 {
     const struct hd_hparams *hp = &r->model->hp;
     bool mla = hp->arch == HD_ARCH_DEEPSEEK;
     int64_t rows = r->options.n_row_max, n_embd = hp->n_embd;
-    int64_t qk = mla ? hp->qk_nope_head_dim + hp->qk_rope_head_dim : hp->head_dim;
-    int64_t v = mla ? hp->v_head_dim : hp->head_dim;
-    int64_t n_ff = hp->n_ff, n_shared = (int64_t)hp->n_ff_exp * hp->n_expert_shared;
-    n_ff = n_ff > n_shared ? n_ff : n_shared;
     place(l, &r->x, HD_F32, n_embd, rows, 1, 1);
     place(l, &r->h, HD_F32, n_embd, rows, 1, 1);
     place(l, &r->kept, HD_F32, n_embd, rows, 1, 1);
-    place(l, &r->q, HD_F32, hp->n_head * qk, rows, 1, 1);
-    place(l, &r->att, HD_F32, hp->n_head * v, rows, 1, 1);
-    place(l, &r->gate, HD_F32, n_ff, rows, 1, 1);
-    place(l, &r->up, HD_F32, n_ff, rows, 1, 1);
+    place_layer(l, r);
     place(l, &r->logits, HD_F32, hp->n_vocab, r->options.n_out_max, 1, 1);
     if (hd_model_has_mtp(r->model)) {
         place(l, &r->hidden, HD_F32, n_embd, rows, 1, 1);
@@ -76,9 +94,6 @@ static void place_all(struct layout *l, struct hd_runner *r)
     }
     if (mla) {
         place_mla(l, r);
-    } else {
-        place(l, &r->k, HD_F32, (int64_t)hp->n_head_kv * hp->head_dim, rows, 1, 1);
-        place(l, &r->v, HD_F32, (int64_t)hp->n_head_kv * hp->head_dim, rows, 1, 1);
     }
 }
 
