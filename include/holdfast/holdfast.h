@@ -184,6 +184,7 @@ struct hd_result {
     enum hd_reasoning_stop reasoning_stop;
     bool answer_loops; /* LENGTH: the answer went round in circles and was cut */
     bool context_full; /* LENGTH: at the context's end, not at n_max */
+    size_t stopped_by; /* STOP: 1 + index of the stop text that ended it; 0: none did */
     int n_dropped;     /* messages that drop_turns left out */
     enum hd_err err;   /* where finish is ERROR */
     struct hd_errmsg message;

@@ -385,10 +385,23 @@ static json_t *usage_json(const struct hd_result *r)
                      "output_tokens", r->n_generated);
 }
 
+/* The one that ended the answer, or NULL. */
+static const char *stop_sequence(const struct hd_api__gen *gen)
+{
+    size_t by = gen->c->has_result ? gen->c->result.stopped_by : 0;
+    bool stop = by && by <= gen->params.n_stop && hd_api__finish_of(gen) == HD_API_FINISH_STOP;
+    return stop ? gen->params.stop[by - 1] : NULL;
+}
+
 static const char *stop_reason(const struct hd_api__gen *gen)
 {
     static const char *const names[] = {"end_turn", "max_tokens", "tool_use"};
-    return names[hd_api__finish_of(gen)];
+    return stop_sequence(gen) ? "stop_sequence" : names[hd_api__finish_of(gen)];
+}
+
+static json_t *stop_sequence_json(const struct hd_api__gen *gen)
+{
+    return stop_sequence(gen) ? json_string(stop_sequence(gen)) : json_null();
 }
 
 /* {"name","arguments"} as {"type","id","name","input"}. A model may write what is no JSON object;
@@ -409,22 +422,23 @@ static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
 {
     size_t i;
     json_t *call, *content = json_array();
-    if (gen->reasoning.len)
+    if (gen->c->reasoning.len)
         json_array_append_new(content,
                               json_pack("{s:s,s:o,s:s}", "type", "thinking", "thinking",
-                                        json_stringn(gen->reasoning.data, gen->reasoning.len),
+                                        json_stringn(gen->c->reasoning.data, gen->c->reasoning.len),
                                         "signature", ""));
-    if (gen->answer.len || !gen->n_call)
-        json_array_append_new(content,
-                              json_pack("{s:s,s:o}", "type", "text", "text",
-                                        json_stringn(hd_buf_str(&gen->answer), gen->answer.len)));
-    json_array_foreach(gen->calls, i, call) json_array_append_new(
+    if (gen->c->answer.len || !gen->c->n_call)
+        json_array_append_new(
+            content, json_pack("{s:s,s:o}", "type", "text", "text",
+                               json_stringn(hd_buf_str(&gen->c->answer), gen->c->answer.len)));
+    json_array_foreach(gen->c->calls, i, call) json_array_append_new(
         content, use_json(json_object_get(call, "function"),
                           json_string_value(json_object_get(call, "id")), true));
-    json_t *body =
-        json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:n,s:o}", "id", gen->id, "type", "message", "role",
-                  "assistant", "model", gen->model, "content", content, "stop_reason",
-                  stop_reason(gen), "stop_sequence", "usage", usage_json(&gen->result));
+    json_t *body = json_pack("{s:s,s:s,s:s,s:s,s:o,s:s,s:o,s:o}", "id", gen->id, "type", "message",
+                             "role", "assistant", "model", gen->model, "content", content,
+                             "stop_reason", stop_reason(gen), "stop_sequence",
+                             stop_sequence_json(gen), "usage", usage_json(&gen->c->result));
+    hd_api__add_reasoning_stop(gen, body);
     if (grounds)
         json_object_update(body, grounds);
     return body;
@@ -512,9 +526,11 @@ static void end(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds)
     if (!gen->block.n) /* an answer has at least one block, though it be empty */
         block_open(gen, out, BLOCK_TEXT);
     block_close(gen, out);
-    json_t *delta = json_pack("{s:s,s:n}", "stop_reason", stop_reason(gen), "stop_sequence");
+    json_t *delta = json_pack("{s:s,s:o}", "stop_reason", stop_reason(gen), "stop_sequence",
+                              stop_sequence_json(gen));
+    hd_api__add_reasoning_stop(gen, delta);
     json_t *data = json_pack("{s:s,s:o,s:o}", "type", "message_delta", "delta", delta, "usage",
-                             usage_json(&gen->result));
+                             usage_json(&gen->c->result));
     if (grounds)
         json_object_update(data, grounds);
     hd_api__event_json(gen, out, "message_delta", data);

@@ -282,24 +282,27 @@ void hd_api__streams_free(struct hd_api__streams *streams); /* NULL is fine */
 struct hd_api__stream *hd_api__stream_open(struct hd_api__streams *streams, const void *owner,
                                            const char *id, const struct hd_principal *who,
                                            const struct hd_api__stream_request *request);
-/* Event number n_event - 1, as it was sent; those that are known already are ignored. */
+/* Events up to number n_event - 1, as they were sent, of answer `choice`; those that are known
+ * already are ignored. */
 void hd_api__stream_note(struct hd_api__streams *streams, struct hd_api__stream *stream,
-                         const void *owner, unsigned n_event, const char *data, size_t len);
+                         const void *owner, unsigned n_event, int choice, const char *data,
+                         size_t len);
 void hd_api__stream_submitted(struct hd_api__streams *streams, struct hd_api__stream *stream,
-                              const void *owner, uint64_t engine_id);
+                              const void *owner, uint64_t engine_id, int n);
 /* The owner's end; done: nothing is left to send. */
 void hd_api__stream_close(struct hd_api__streams *streams, struct hd_api__stream *stream,
                           const void *owner, bool done);
 void hd_api__stream_unref(struct hd_api__streams *streams, struct hd_api__stream *stream);
 /* Takes a principal's stream up behind event `last` (-1: from the start): what is known of it goes
- * into `replay`, *n_replayed is the number of the first event that is not. OPEN: *out is a
- * reference, the caller is the new owner and has to compute the rest; *cancel is the generation
- * that was at it, or 0. */
+ * into `replay`, *n_replayed is the number of the first event that is not, known[i] how many events
+ * before that belong to answer i. OPEN: *out is a reference, the caller is the new owner and has to
+ * compute the rest; *cancel … *cancel + *n_cancel - 1 are the engine's requests that were at it. */
 enum hd_api__stream_state hd_api__stream_take(struct hd_api__streams *streams,
                                               struct hd_api__stream **out, const void *owner,
                                               const char *id, const struct hd_principal *who,
                                               long last, struct hd_buf *replay,
-                                              unsigned *n_replayed, uint64_t *cancel);
+                                              unsigned known[HD_ANSWERS_MAX], unsigned *n_replayed,
+                                              uint64_t *cancel, int *n_cancel);
 /* The first event behind number `last` in a text of whole events (the mark of the end, which has no
  * number, stays with what is before it). */
 const char *hd_api__stream_after(const char *events, size_t len, long last);
@@ -326,6 +329,10 @@ struct hd_api__call {
 void hd_api__call_start(struct hd_api *api, struct hd_http_request *request, size_t size,
                         struct hd_api__workers *on, const struct hd_api__call *like);
 void hd_api__run_work(struct hd_api__call *call);
+/* Whether there is a scope of this name; 0, or 403 where the principal's key lacks it. */
+bool hd_api__is_scope(const char *name);
+int hd_api__check_scope(const struct hd_principal *who, const char *scope,
+                        struct hd_api__fault *fault);
 /* The principal of a request; made here and nowhere else. On the event thread. */
 struct hd_principal hd_api__principal(struct hd_api *api, struct hd_http_request *request);
 /* Seconds after which a refused client may try again. */

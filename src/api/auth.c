@@ -98,13 +98,69 @@ static int check_source(const struct hd_api *api, struct hd_http_request *reques
     return 0;
 }
 
+/* --- scopes: what a key may be used for ---------------------------------------------------------
+ */
+
+static const char *const scope_names[] = {"chat", "embed", "kb:read", "kb:write", "admin"};
+
+bool hd_api__is_scope(const char *name)
+{
+    for (size_t i = 0; i < sizeof scope_names / sizeof *scope_names; i++)
+        if (!strcmp(scope_names[i], name))
+            return true;
+    return false;
+}
+
+/* What an address needs, or NULL: any key will do. */
+static const char *scope_of(const char *method, const char *path)
+{
+    static const struct {
+        const char *path, *scope;
+    } all[] = {
+        {"/v1/chat/completions", "chat"},
+        {"/v1/completions", "chat"},
+        {"/v1/responses", "chat"},
+        {"/v1/messages", "chat"},
+        {"/v1/messages/count_tokens", "chat"},
+        {"/v1/streams/{id}", "chat"},
+        {"/api/chat", "chat"},
+        {"/api/generate", "chat"},
+        {"/v1/embeddings", "embed"},
+        {"/v1/rerank", "embed"},
+        {"/api/embed", "embed"},
+        {"/metrics", "admin"},
+        {"/v1/knowledge_bases/{kb}/search", "kb:read"},
+    };
+    for (size_t i = 0; path && i < sizeof all / sizeof *all; i++)
+        if (!strcmp(all[i].path, path))
+            return all[i].scope;
+    if (path && !strncmp(path, "/v1/knowledge_bases", 19))
+        return strcmp(method, "GET") ? "kb:write" : "kb:read";
+    return NULL;
+}
+
+int hd_api__check_scope(const struct hd_principal *who, const char *scope,
+                        struct hd_api__fault *fault)
+{
+    for (size_t i = 0; i < who->n_scope; i++)
+        if (!strcmp(who->scopes[i], scope))
+            return 0;
+    if (!who->n_scope)
+        return 0; /* a key without scopes may do everything */
+    return hd_api__fault(fault, 403, "insufficient_scope", NULL,
+                         "this key lacks the scope \"%s\" (the key file gives it)", scope);
+}
+
 static int check_key(const struct hd_api *api, struct hd_http_request *request,
                      struct hd_api__fault *fault)
 {
     const char *authorization = hd_http_request_header(request, "Authorization");
     struct hd_principal who;
-    if (find_principal(&who, api, key_of(request)))
-        return 0;
+    if (find_principal(&who, api, key_of(request))) {
+        const char *scope =
+            scope_of(hd_http_request_method(request), hd_http_request_pattern(request));
+        return scope ? hd_api__check_scope(&who, scope, fault) : 0;
+    }
     return hd_api__fault(fault, 401, "invalid_api_key", NULL,
                          authorization || key_of(request)
                              ? "the API key is wrong"

@@ -22,22 +22,51 @@
 
 enum { MAX_ANSWER = 32 << 20, DEFAULT_MAX_TOKENS = 4096 };
 
+/* --- answers ---------------------------------------------------------------------------------- */
+
+static int n_choice(const struct hd_api__gen *gen)
+{
+    return gen->others ? gen->params.n : 1;
+}
+
+static struct hd_api__choice *choice_at(struct hd_api__gen *gen, int i)
+{
+    return i ? &gen->others[i - 1] : &gen->first;
+}
+
+static void choice_init(struct hd_api__choice *c, struct hd_api__gen *gen, int index)
+{
+    c->gen = gen;
+    c->index = index;
+    hd_buf_init(&c->answer, MAX_ANSWER);
+    hd_buf_init(&c->reasoning, MAX_ANSWER);
+    for (size_t i = 0; i < 4; i++)
+        hd_buf_init(&c->logprobs[i], MAX_ANSWER);
+}
+
+static void choice_dispose(struct hd_api__choice *c)
+{
+    hd_buf_dispose(&c->answer);
+    hd_buf_dispose(&c->reasoning);
+    for (size_t i = 0; i < 4; i++)
+        hd_buf_dispose(&c->logprobs[i]);
+    json_decref(c->calls);
+}
+
 static void generation_dispose(struct hd_api__call *call)
 {
     struct hd_api__gen *gen = (struct hd_api__gen *)call;
     hd_api__params_dispose(&gen->params);
     hd_kb_turn_free(gen->turn);
-    hd_buf_dispose(&gen->answer);
-    hd_buf_dispose(&gen->reasoning);
+    for (int i = 0; i < n_choice(gen); i++)
+        choice_dispose(choice_at(gen, i));
+    free(gen->others);
     hd_buf_dispose(&gen->event);
-    for (size_t i = 0; i < 4; i++)
-        hd_buf_dispose(&gen->logprobs[i]);
     hd_buf_dispose(&gen->replay);
     if (gen->stream) {
         hd_api__stream_close(call->api->streams, gen->stream, gen, false);
         hd_api__stream_unref(call->api->streams, gen->stream);
     }
-    json_decref(gen->calls);
     json_decref(gen->block.list);
     json_decref(gen->choices);
     pthread_mutex_destroy(&gen->mu);
@@ -54,30 +83,50 @@ static void generation_gone(struct hd_api__call *call)
     pthread_mutex_unlock(&gen->mu);
     if (stream)
         hd_api__stream_close(call->api->streams, stream, gen, false);
-    if (submitted)
-        hd_engine_cancel(call->api->engine, id);
+    for (int i = 0; submitted && i < n_choice(gen); i++)
+        hd_engine_cancel(call->api->engine, id + (uint64_t)i);
 }
 
 /* --- streaming
  * ------------------------------------------------------------------------------------ */
 
+/* The answer that is written from here on. Its events are numbered behind those that went out; of
+ * those that the client knows already, as they were then. */
+static void select_locked(struct hd_api__gen *gen, struct hd_api__choice *c)
+{
+    gen->c = c;
+    gen->n_event = gen->n_sent - gen->n_known[c->index];
+}
+
+/* Of what the surface has made, what the client does not have already. */
+static const char *news_locked(struct hd_api__gen *gen, size_t *len)
+{
+    const char *data = hd_buf_str(&gen->event);
+    unsigned *known = &gen->n_known[gen->c->index], made = gen->n_event - (gen->n_sent - *known);
+    *len = gen->event.err ? 0 : gen->event.len;
+    if (*known && *known >= made) { /* none of it */
+        *known -= made;
+        *len = 0;
+    } else {
+        const char *from = *known ? hd_api__stream_after(data, *len, (long)gen->n_sent - 1) : data;
+        *len -= (size_t)(from - data);
+        data = from;
+        gen->n_sent += made - *known;
+        *known = 0;
+    }
+    return data;
+}
+
 /* What the surface has put into the scratch buffer goes out. */
 static void send_locked(struct hd_api__gen *gen, bool note)
 {
-    const char *data = hd_buf_str(&gen->event);
-    size_t len = gen->event.err ? 0 : gen->event.len;
-    if (len && gen->n_replayed) { /* what the client has already is left out */
-        const char *from = gen->n_event <= gen->n_replayed
-                               ? data + len
-                               : hd_api__stream_after(data, len, (long)gen->n_replayed - 1);
-        len -= (size_t)(from - data);
-        data = from;
-    }
+    size_t len;
+    const char *data = news_locked(gen, &len);
     if (len) /* a client that is gone or stuck is cancelled by the event thread */
         hd_http_stream_write(gen->call.http, data, len);
-    if (gen->stream && note && !gen->event.err)
-        hd_api__stream_note(gen->call.api->streams, gen->stream, gen, gen->n_event,
-                            hd_buf_str(&gen->event), gen->event.len);
+    if (gen->stream && note && len)
+        hd_api__stream_note(gen->call.api->streams, gen->stream, gen, gen->n_sent, gen->c->index,
+                            data, len);
     hd_buf_clear(&gen->event);
 }
 
@@ -97,8 +146,13 @@ static void begin_locked(struct hd_api__gen *gen)
     hd_http_stream_begin(gen->call.http, 200, gen->surface->stream_type);
     if (gen->replay.len)
         hd_http_stream_write(gen->call.http, gen->replay.data, gen->replay.len);
-    gen->surface->begin(gen, &gen->event);
-    send_locked(gen, true);
+    struct hd_api__choice *now = gen->c;
+    for (int i = 0; i < n_choice(gen); i++) {
+        select_locked(gen, choice_at(gen, i));
+        gen->surface->begin(gen, &gen->event);
+        send_locked(gen, true);
+    }
+    select_locked(gen, now);
 }
 
 void hd_api__event_open(struct hd_api__gen *gen, struct hd_buf *out, const char *event)
@@ -119,23 +173,23 @@ void hd_api__event_json(struct hd_api__gen *gen, struct hd_buf *out, const char 
 
 static void emit_call_locked(struct hd_api__gen *gen, const char *text, size_t len)
 {
-    struct hd_api__tool_call call = {.index = gen->n_call,
+    struct hd_api__tool_call call = {.index = gen->c->n_call,
                                      .function = json_loadb(text, len, 0, NULL)};
     if (!call.function)
         return;
     /* The request and its calls share their random digits; the number makes calls differ. */
     snprintf(call.id, sizeof call.id, "%s%s%02zu", gen->surface->call_prefix, gen->digits,
-             call.index + 100 * (size_t)gen->choice);
-    gen->n_call++;
+             call.index + 100 * (size_t)gen->c->index);
+    gen->c->n_call++;
     if (gen->params.stream) {
         begin_locked(gen);
         gen->surface->call(gen, &gen->event, &call);
         send_locked(gen, true);
     } else {
-        if (!gen->calls)
-            gen->calls = json_array();
-        json_array_append_new(gen->calls, json_pack("{s:s,s:s,s:O}", "id", call.id, "type",
-                                                    "function", "function", call.function));
+        if (!gen->c->calls)
+            gen->c->calls = json_array();
+        json_array_append_new(gen->c->calls, json_pack("{s:s,s:s,s:O}", "id", call.id, "type",
+                                                       "function", "function", call.function));
     }
     json_decref(call.function);
 }
@@ -148,22 +202,31 @@ static void emit_text_locked(struct hd_api__gen *gen, enum hd_text_kind kind, co
     send_locked(gen, true);
 }
 
-/* A piece of the answer, from the engine or from the turn. */
-static void emit(void *ud, enum hd_text_kind kind, const char *text, size_t len)
+static void emit_of(struct hd_api__choice *c, enum hd_text_kind kind, const char *text, size_t len)
 {
-    struct hd_api__gen *gen = ud;
+    struct hd_api__gen *gen = c->gen;
     if (!len)
         return;
     pthread_mutex_lock(&gen->mu);
-    if (kind == HD_TEXT_CALL)
+    select_locked(gen, c);
+    if (gen->failed)
+        len = 0; /* another answer has failed, and with it all */
+    else if (kind == HD_TEXT_CALL)
         emit_call_locked(gen, text, len);
     else if (gen->params.stream)
         emit_text_locked(gen, kind, text, len);
     else
-        hd_buf_append(hd_api__is_chat(gen) && kind == HD_TEXT_REASONING ? &gen->reasoning
-                                                                        : &gen->answer,
+        hd_buf_append(hd_api__is_chat(gen) && kind == HD_TEXT_REASONING ? &c->reasoning
+                                                                        : &c->answer,
                       text, len);
     pthread_mutex_unlock(&gen->mu);
+}
+
+/* A piece of the answer, from the turn. */
+static void emit(void *ud, enum hd_text_kind kind, const char *text, size_t len)
+{
+    struct hd_api__gen *gen = ud;
+    emit_of(&gen->first, kind, text, len);
 }
 
 /* --- the end
@@ -171,10 +234,10 @@ static void emit(void *ud, enum hd_text_kind kind, const char *text, size_t len)
 
 enum hd_api__finish hd_api__finish_of(const struct hd_api__gen *gen)
 {
-    bool cut = gen->has_result && gen->result.finish == HD_FINISH_LENGTH;
+    bool cut = gen->c->has_result && gen->c->result.finish == HD_FINISH_LENGTH;
     if (cut && !gen->turn) /* a turn cuts its own requests */
         return HD_API_FINISH_LENGTH;
-    return gen->n_call ? HD_API_FINISH_CALLS : HD_API_FINISH_STOP;
+    return gen->c->n_call ? HD_API_FINISH_CALLS : HD_API_FINISH_STOP;
 }
 
 /* What a grounded answer carries beside OpenAI's fields. */
@@ -207,7 +270,7 @@ static void end_fault(struct hd_api__gen *gen, const struct hd_api__fault *fault
     if (begun) { /* the status line is gone: the error travels as an event */
         hd_buf_clear(&gen->event);
         /* A cancelled stream has not ended: it may be taken up again. */
-        bool ended = !(gen->has_result && gen->result.finish == HD_FINISH_CANCELLED);
+        bool ended = !(gen->c->has_result && gen->c->result.finish == HD_FINISH_CANCELLED);
         gen->surface->fail(gen, &gen->event, fault);
         send_locked(gen, ended);
         close_stream_locked(gen, ended);
@@ -224,16 +287,26 @@ static void note_duration(struct hd_api *api, double seconds)
     pthread_mutex_unlock(&api->mu);
 }
 
-/* The engine's result is there (or none was needed): answers. */
+static bool has_overflow(struct hd_api__gen *gen)
+{
+    for (int i = 0; i < n_choice(gen); i++) {
+        const struct hd_api__choice *c = choice_at(gen, i);
+        if (c->answer.err || c->reasoning.err || c->logprobs[0].err)
+            return true;
+    }
+    return false;
+}
+
+/* The engine's results are there (or none was needed): answers. */
 static void finish(struct hd_api__gen *gen, json_t *grounds)
 {
     struct hd_api__fault fault;
-    const struct hd_result *r = &gen->result;
-    if (gen->has_result && (r->finish == HD_FINISH_ERROR || r->finish == HD_FINISH_CANCELLED)) {
+    const struct hd_result *r = &gen->c->result;
+    if (gen->c->has_result && (r->finish == HD_FINISH_ERROR || r->finish == HD_FINISH_CANCELLED)) {
         enum hd_err err = r->finish == HD_FINISH_CANCELLED ? HD_ERR_CANCELLED : r->err;
         hd_api__fault_err(&fault, err, &r->message);
         end_fault(gen, &fault);
-    } else if (gen->answer.err || gen->reasoning.err || gen->logprobs[0].err) {
+    } else if (has_overflow(gen)) {
         hd_api__fault(&fault, 503, NULL, NULL, "the answer is too long for this machine's memory");
         end_fault(gen, &fault);
     } else if (gen->params.stream) {
@@ -250,7 +323,7 @@ static void note_answer(struct hd_api__gen *gen, const struct hd_kb_answer *answ
     const char *outcome = !answer->found ? "not_found" : answer->quoted ? "quoted" : "found";
     hd_metrics_add(metrics, M_KB_ANSWERS, HD_LABELS(outcome), 1);
     hd_metrics_observe(metrics, M_KB_STAGE, HD_LABELS("retrieve"), answer->retrieve_s);
-    if (gen->has_result) {
+    if (gen->c->has_result) {
         hd_metrics_observe(metrics, M_KB_STAGE, HD_LABELS("prefill"), answer->prefill_s);
         hd_metrics_observe(metrics, M_KB_STAGE, HD_LABELS("decode"), answer->decode_s);
     }
@@ -264,17 +337,17 @@ static void finish_turn(struct hd_api__gen *gen)
     struct hd_errmsg msg = {0};
     struct hd_api__fault fault;
     enum hd_err err =
-        hd_kb_turn_finish(gen->turn, gen->has_result ? &gen->result : NULL, &answer, &msg);
+        hd_kb_turn_finish(gen->turn, gen->c->has_result ? &gen->c->result : NULL, &answer, &msg);
     if (err) {
         hd_api__fault_err(&fault, err, &msg);
         end_fault(gen, &fault);
         return;
     }
     note_answer(gen, &answer);
-    gen->result.n_prompt = answer.n_prompt; /* totals over all requests of the turn */
-    gen->result.n_cached = answer.n_cached;
-    gen->result.n_generated = answer.n_generated;
-    gen->result.n_reasoning = answer.n_reasoning;
+    gen->c->result.n_prompt = answer.n_prompt; /* totals over all requests of the turn */
+    gen->c->result.n_cached = answer.n_cached;
+    gen->c->result.n_generated = answer.n_generated;
+    gen->c->result.n_reasoning = answer.n_reasoning;
     finish(gen, grounds_json(gen, &answer));
     hd_kb_answer_dispose(&answer);
 }
@@ -290,7 +363,7 @@ static void continue_turn(struct hd_api__job *job)
     struct hd_api__fault fault;
     const struct hd_request *next = NULL;
     if (!hd_http_request_gone(http)) {
-        next = hd_kb_turn_next(gen->turn, &gen->result);
+        next = hd_kb_turn_next(gen->turn, &gen->c->result);
         if (!next)
             finish_turn(gen);
         else if (submit(gen, next, &fault))
@@ -299,73 +372,85 @@ static void continue_turn(struct hd_api__job *job)
     hd_http_request_unref(http);
 }
 
-/* Puts the answer that is complete away, and makes room for the next. */
-static void begin_choice(struct hd_api__gen *gen)
-{
-    pthread_mutex_lock(&gen->mu);
-    gen->n_generated = gen->result.n_generated;
-    gen->n_reasoning = gen->result.n_reasoning;
-    gen->surface->next(gen, &gen->event);
-    json_decref(gen->calls);
-    gen->calls = NULL;
-    gen->n_call = gen->n_char = 0;
-    hd_buf_clear(&gen->answer);
-    hd_buf_clear(&gen->reasoning);
-    for (size_t i = 0; i < 4; i++)
-        hd_buf_clear(&gen->logprobs[i]);
-    gen->choice++;
-    if (gen->params.stream) {
-        gen->surface->begin(gen, &gen->event);
-        send_locked(gen, true);
-    }
-    gen->submitted = false;
-    pthread_mutex_unlock(&gen->mu);
-}
-
-static int submit_choice(struct hd_api__gen *gen, struct hd_api__fault *fault);
-
-/* On a worker, after an answer that is not the last. */
-static void continue_choices(struct hd_api__job *job)
-{
-    struct hd_api__gen *gen = (struct hd_api__gen *)job;
-    struct hd_http_request *http = gen->call.http;
-    struct hd_api__fault fault;
-    if (!hd_http_request_gone(http)) {
-        begin_choice(gen);
-        if (submit_choice(gen, &fault))
-            end_fault(gen, &fault);
-    }
-    hd_http_request_unref(http);
-}
-
 static void on_text(void *ud, enum hd_text_kind kind, const char *text, size_t len)
 {
-    struct hd_api__gen *gen = ud;
-    if (gen->turn)
-        hd_kb_turn_feed(gen->turn, kind, text, len);
+    struct hd_api__choice *c = ud;
+    if (c->gen->turn)
+        hd_kb_turn_feed(c->gen->turn, kind, text, len);
     else
-        emit(gen, kind, text, len);
+        emit_of(c, kind, text, len);
 }
 
 static void on_logprobs(void *ud, const struct hd_token_report *token)
 {
-    struct hd_api__gen *gen = ud;
+    struct hd_api__choice *c = ud;
+    struct hd_api__gen *gen = c->gen;
     if (token->reasoning || !gen->surface->logprobs)
         return;
     pthread_mutex_lock(&gen->mu);
+    select_locked(gen, c);
     gen->surface->logprobs(gen, token);
     pthread_mutex_unlock(&gen->mu);
 }
 
+/* All answers have their results: the one to end with is chosen, with the sums for usage. */
+static void sum_up_locked(struct hd_api__gen *gen, struct hd_api__choice *last)
+{
+    int n_generated = 0, n_reasoning = 0, n = n_choice(gen);
+    gen->c = last;
+    for (int i = 0; i < n; i++) {
+        struct hd_api__choice *c = choice_at(gen, i);
+        n_generated += c->result.n_generated;
+        n_reasoning += c->result.n_reasoning;
+        bool failed =
+            c->result.finish == HD_FINISH_ERROR || c->result.finish == HD_FINISH_CANCELLED;
+        if (failed && (gen->c == last || c->result.finish == HD_FINISH_ERROR))
+            gen->c = c; /* the others were cancelled for it */
+    }
+    if (n > 1 && !gen->failed && !gen->params.stream) {
+        for (int i = 0; i + 1 < n; i++) {
+            gen->c = choice_at(gen, i);
+            gen->surface->next(gen, &gen->event);
+        }
+        gen->c = choice_at(gen, n - 1);
+    }
+    select_locked(gen, gen->c);
+    gen->c->result.n_cached = gen->first.result.n_cached;
+    gen->c->result.n_generated = n_generated;
+    gen->c->result.n_reasoning = n_reasoning;
+}
+
+/* Notes an answer's end; true when it was the last one's. */
+static bool end_choice(struct hd_api__choice *c, bool whole)
+{
+    struct hd_api__gen *gen = c->gen;
+    pthread_mutex_lock(&gen->mu);
+    bool last = ++gen->n_done == n_choice(gen), first_failure = !whole && !gen->failed;
+    uint64_t id = gen->engine_id;
+    bool others = gen->submitted;
+    gen->failed |= !whole;
+    if (last)
+        sum_up_locked(gen, c);
+    if (!last && !gen->failed && gen->params.stream) {
+        begin_locked(gen);
+        select_locked(gen, c);
+        gen->surface->next(gen, &gen->event);
+        send_locked(gen, true);
+    }
+    pthread_mutex_unlock(&gen->mu);
+    for (int i = 0; first_failure && others && i < n_choice(gen); i++)
+        hd_engine_cancel(gen->call.api->engine, id + (uint64_t)i);
+    return last;
+}
+
 static void on_done(void *ud, const struct hd_result *result)
 {
-    struct hd_api__gen *gen = ud;
+    struct hd_api__choice *c = ud;
+    struct hd_api__gen *gen = c->gen;
     struct hd_api *api = gen->call.api;
     double seconds = hd_clock_seconds() - gen->started;
-    gen->result = *result;
-    gen->has_result = true;
-    gen->result.n_generated += gen->n_generated;
-    gen->result.n_reasoning += gen->n_reasoning;
+    c->result = *result;
+    c->has_result = true;
     hd_api__metrics_result(api, result, seconds);
     note_duration(api, seconds);
     if (gen->turn && result->finish != HD_FINISH_CANCELLED) {
@@ -373,14 +458,8 @@ static void on_done(void *ud, const struct hd_result *result)
         hd_api__workers_post(api->quick, &gen->call.job, true); /* takes over the reference */
         return;
     }
-    bool whole = result->finish == HD_FINISH_STOP || result->finish == HD_FINISH_LENGTH;
-    if (whole && gen->surface->next && gen->choice + 1 < gen->params.n && !gen->answer.err &&
-        !gen->reasoning.err) {
-        gen->call.job.run = continue_choices;
-        hd_api__workers_post(api->quick, &gen->call.job, true); /* takes over the reference */
-        return;
-    }
-    finish(gen, NULL);
+    if (end_choice(c, result->finish == HD_FINISH_STOP || result->finish == HD_FINISH_LENGTH))
+        finish(gen, NULL);
     hd_http_request_unref(gen->call.http);
 }
 
@@ -459,10 +538,10 @@ static int submit(struct hd_api__gen *gen, const struct hd_request *request,
                   struct hd_api__fault *fault)
 {
     struct hd_api *api = gen->call.api;
-    const struct hd_callbacks callbacks = {
-        .on_text = on_text, .on_logprobs = on_logprobs, .on_done = on_done, .ud = gen};
+    struct hd_callbacks callbacks[HD_ANSWERS_MAX];
     struct hd_errmsg msg = {0};
     struct hd_request timed = *request;
+    int n = n_choice(gen);
     uint64_t id;
     if (gen->call.deadline > 0) {
         double left = gen->call.deadline - hd_clock_seconds();
@@ -471,10 +550,17 @@ static int submit(struct hd_api__gen *gen, const struct hd_request *request,
     pthread_mutex_lock(&gen->mu);
     unsigned n_submit = ++gen->n_submit;
     pthread_mutex_unlock(&gen->mu);
-    hd_http_request_ref(gen->call.http); /* the engine's, until on_done */
-    enum hd_err err = hd_engine_submit(api->engine, &id, &timed, &callbacks, &msg);
+    for (int i = 0; i < n; i++) {
+        callbacks[i] = (struct hd_callbacks){.on_text = on_text,
+                                             .on_logprobs = on_logprobs,
+                                             .on_done = on_done,
+                                             .ud = choice_at(gen, i)};
+        hd_http_request_ref(gen->call.http); /* the engine's, until on_done */
+    }
+    enum hd_err err = hd_engine_submit_many(api->engine, &id, &timed, callbacks, (size_t)n, &msg);
     if (err) {
-        hd_http_request_unref(gen->call.http);
+        for (int i = 0; i < n; i++)
+            hd_http_request_unref(gen->call.http);
         if (err == HD_ERR_BUSY)
             hd_metrics_add(api->metrics, M_REJECTED, HD_LABELS("queue_full"), 1);
         return hd_api__submit_fault(err, &msg, hd_api__is_chat(gen) ? "messages" : "prompt", fault);
@@ -484,26 +570,15 @@ static int submit(struct hd_api__gen *gen, const struct hd_request *request,
         gen->submitted = true;
         gen->engine_id = id;
         if (gen->stream)
-            hd_api__stream_submitted(api->streams, gen->stream, gen, id);
+            hd_api__stream_submitted(api->streams, gen->stream, gen, id, n);
     }
-    bool gone = gen->gone;
-    if (gen->params.stream)
+    bool gone = gen->gone || gen->failed;
+    if (gen->params.stream && gen->n_done < n)
         begin_locked(gen); /* the client sees its 200 while it waits */
     pthread_mutex_unlock(&gen->mu);
-    if (gone)
-        hd_engine_cancel(api->engine, id);
+    for (int i = 0; gone && i < n; i++)
+        hd_engine_cancel(api->engine, id + (uint64_t)i);
     return 0;
-}
-
-static int submit_choice(struct hd_api__gen *gen, struct hd_api__fault *fault)
-{
-    struct hd_model_info info;
-    struct hd_request request;
-    if (hd_engine_model_find(gen->call.api->engine, gen->model, &info))
-        return hd_api__fault(fault, 503, NULL, "model", "the model was unloaded");
-    hd_api__params_request(&gen->params, &info, &gen->call.who, &request);
-    request.sampling.seed += (uint64_t)gen->choice; /* each its own, and again the same */
-    return submit(gen, &request, fault);
 }
 
 /* The last user message is the question; what came before it is history. */
@@ -561,6 +636,9 @@ static int open_turn(struct hd_api__gen *gen, const struct hd_model_info *info,
 static int start_grounded(struct hd_api__gen *gen, struct hd_api__fault *fault)
 {
     struct hd_model_info info;
+    int may = hd_api__check_scope(&gen->call.who, "kb:read", fault);
+    if (may)
+        return may;
     if (gen->params.tools)
         return hd_api__fault(fault, 400, "unsupported_value", "tools",
                              "tools: not together with a knowledge base");
@@ -606,6 +684,16 @@ static int start_plain(struct hd_api__gen *gen, struct hd_api__fault *fault)
                              "the model \"%s\" has no chat form; use /v1/completions", info.name);
     snprintf(gen->model, sizeof gen->model, "%s", info.name);
     hd_api__params_request(&gen->params, &info, &gen->call.who, &request);
+    if (gen->params.n > 1) {
+        struct hd_api__choice *others = calloc((size_t)gen->params.n - 1, sizeof *others);
+        for (int i = 1; others && i < gen->params.n; i++)
+            choice_init(&others[i - 1], gen, i);
+        pthread_mutex_lock(&gen->mu); /* a client may be leaving */
+        gen->others = others;
+        pthread_mutex_unlock(&gen->mu);
+        if (!others)
+            return hd_api__fault(fault, 503, NULL, NULL, "out of memory");
+    }
     return submit(gen, &request, fault);
 }
 
@@ -681,19 +769,21 @@ static void take_up(struct hd_api__gen *gen)
     const char *id = hd_http_request_var(gen->call.http, "id");
     const char *last = hd_http_request_header(gen->call.http, "Last-Event-ID");
     uint64_t cancel;
+    int n_cancel;
     gen->taken_up = true;
     gen->state = hd_api__stream_take(
         api->streams, &gen->stream, gen, id ? id : "", &gen->call.who,
         last && *last >= '0' && *last <= '9' ? strtol(last, NULL, 10) % 100000000 : -1,
-        &gen->replay, &gen->n_replayed, &cancel);
+        &gen->replay, gen->n_known, &gen->n_sent, &cancel, &n_cancel);
+    select_locked(gen, &gen->first);
     if (gen->state == STREAM_OPEN) {
         gen->surface = hd_api__stream_request(gen->stream)->surface;
         gen->created = hd_api__stream_request(gen->stream)->created;
         snprintf(gen->id, sizeof gen->id, "%s", id);
         snprintf(gen->digits, sizeof gen->digits, "%s", gen->id + strlen(gen->surface->id_prefix));
     }
-    if (cancel)
-        hd_engine_cancel(api->engine, cancel);
+    for (int i = 0; i < n_cancel; i++)
+        hd_engine_cancel(api->engine, cancel + (uint64_t)i);
 }
 
 /* On the event thread, before a worker or a leaving client can see the generation. */
@@ -705,11 +795,9 @@ static void generation_init(struct hd_api__call *call)
     gen->started = hd_clock_seconds();
     gen->created = hd_clock_unix();
     pthread_mutex_init(&gen->mu, NULL);
-    hd_buf_init(&gen->answer, MAX_ANSWER);
-    hd_buf_init(&gen->reasoning, MAX_ANSWER);
+    gen->c = &gen->first;
+    choice_init(&gen->first, gen, 0);
     hd_buf_init(&gen->event, MAX_ANSWER);
-    for (size_t i = 0; i < 4; i++)
-        hd_buf_init(&gen->logprobs[i], MAX_ANSWER);
     hd_buf_init(&gen->replay, MAX_ANSWER);
     if (!strcmp(hd_http_request_pattern(call->http), "/v1/streams/{id}")) {
         take_up(gen);

@@ -12,12 +12,19 @@
 #include "base/file.h"
 #include "base/hash.h"
 
-enum { MAX_FILE = 1 << 20, MAX_KEYS = 10000, MAX_GROUPS = 64, MAX_WEIGHT = 1000, MIN_KEY = 16 };
+enum {
+    MAX_FILE = 1 << 20,
+    MAX_KEYS = 10000,
+    MAX_GROUPS = 64,
+    MAX_SCOPES = 8,
+    MAX_WEIGHT = 1000,
+    MIN_KEY = 16
+};
 
 struct key {
     char digest[65];
     char *line; /* owned; the strings of `who` lie in it */
-    const char *groups[MAX_GROUPS];
+    const char *groups[MAX_GROUPS], *scopes[MAX_SCOPES];
     struct hd_principal who; /* of a key that a file holds; groups point into this */
 };
 
@@ -68,15 +75,27 @@ static bool take_groups(struct key *k, char *list)
     return true;
 }
 
+static bool take_scopes(struct key *k, char *list)
+{
+    char *save = NULL;
+    for (char *s = strtok_r(list, ",", &save); s; s = strtok_r(NULL, ",", &save)) {
+        if (k->who.n_scope == MAX_SCOPES || !hd_api__is_scope(s))
+            return false;
+        k->scopes[k->who.n_scope++] = s;
+    }
+    k->who.scopes = k->scopes;
+    return k->who.n_scope > 0;
+}
+
 static const char *take_line(struct key *k)
 {
-    char *save = NULL, *word[6] = {NULL}, *end;
+    char *save = NULL, *word[7] = {NULL}, *end;
     int n = 0;
-    for (char *w = strtok_r(k->line, " \t\r", &save); w && n < 6;
+    for (char *w = strtok_r(k->line, " \t\r", &save); w && n < 7;
          w = strtok_r(NULL, " \t\r", &save))
         word[n++] = w;
-    if (n < 2 || n > 5)
-        return "expected `KEY tenant [weight [name [groups]]]`";
+    if (n < 2 || n > 6)
+        return "expected `KEY tenant [weight [name [groups [scopes]]]]`";
     if (!take_digest(k, word[0]))
         return "a key has at least 16 characters, a digest is sha256: and 64 digits";
     if (!is_name(word[1]))
@@ -89,8 +108,10 @@ static const char *take_line(struct key *k)
     k->who.tenant = word[1];
     k->who.weight = (int)weight;
     k->who.key_id = word[3] ? word[3] : "";
-    if (word[4] && !take_groups(k, word[4]))
-        return "groups are names with commas between them, at most 64";
+    if (word[4] && strcmp(word[4], "-") && !take_groups(k, word[4]))
+        return "groups are names with commas between them, at most 64 (- for none)";
+    if (word[5] && !take_scopes(k, word[5]))
+        return "scopes are chat, embed, kb:read, kb:write and admin, with commas between them";
     return NULL;
 }
 

@@ -341,8 +341,9 @@ static json_t *nanoseconds(double seconds)
 static void add_end(const struct hd_api__gen *gen, json_t *line, json_t *grounds)
 {
     static const char *const reasons[] = {"stop", "length", "stop"};
-    const struct hd_result *r = &gen->result;
+    const struct hd_result *r = &gen->c->result;
     json_object_set_new(line, "done_reason", json_string(reasons[hd_api__finish_of(gen)]));
+    hd_api__add_reasoning_stop(gen, line);
     json_object_set_new(line, "total_duration", nanoseconds(hd_clock_seconds() - gen->started));
     json_object_set_new(line, "load_duration", json_integer(0));
     json_object_set_new(line, "prompt_eval_count", json_integer(r->n_prompt));
@@ -428,12 +429,13 @@ static void fail(struct hd_api__gen *gen, struct hd_buf *out, const struct hd_ap
 static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
 {
     size_t i;
-    json_t *call, *calls = gen->calls ? json_array() : NULL, *line = line_json(gen, true);
-    json_array_foreach(gen->calls, i, call)
+    json_t *call, *calls = gen->c->calls ? json_array() : NULL, *line = line_json(gen, true);
+    json_array_foreach(gen->c->calls, i, call)
         json_array_append_new(calls, call_json(json_object_get(call, "function"), i,
                                                json_string_value(json_object_get(call, "id"))));
-    add_piece(gen, line, json_stringn(hd_buf_str(&gen->answer), gen->answer.len),
-              gen->reasoning.len ? json_stringn(gen->reasoning.data, gen->reasoning.len) : NULL,
+    add_piece(gen, line, json_stringn(hd_buf_str(&gen->c->answer), gen->c->answer.len),
+              gen->c->reasoning.len ? json_stringn(gen->c->reasoning.data, gen->c->reasoning.len)
+                                    : NULL,
               calls);
     add_end(gen, line, grounds);
     return line;

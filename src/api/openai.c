@@ -17,17 +17,10 @@ static const char *finish_reason(const struct hd_api__gen *gen)
 /* What OpenAI's finish_reason has no word for, or NULL. */
 static const char *stop_reason(const struct hd_api__gen *gen)
 {
-    const struct hd_result *r = &gen->result;
-    if (!gen->has_result || r->finish != HD_FINISH_LENGTH)
+    const struct hd_result *r = &gen->c->result;
+    if (!gen->c->has_result || r->finish != HD_FINISH_LENGTH)
         return NULL;
     return r->answer_loops ? "loop" : r->context_full ? "context" : NULL;
-}
-
-/* Why the thought ended, or NULL where none was due. */
-static const char *reasoning_stop(const struct hd_api__gen *gen)
-{
-    bool any = hd_api__is_chat(gen) && gen->has_result && gen->result.reasoning_stop;
-    return any ? hd_reasoning_stop_name(gen->result.reasoning_stop) : NULL;
 }
 
 static json_t *usage_json(const struct hd_result *r)
@@ -73,7 +66,7 @@ static void put_chat_token(struct hd_buf *out, const struct hd_token_chance *tok
 
 static void chat_logprobs(struct hd_api__gen *gen, const struct hd_token_report *report)
 {
-    struct hd_buf *out = &gen->logprobs[0];
+    struct hd_buf *out = &gen->c->logprobs[0];
     hd_buf_puts(out, out->len ? "," : "");
     put_chat_token(out, &report->token);
     hd_buf_puts(out, ",\"top_logprobs\":[");
@@ -88,7 +81,7 @@ static void chat_logprobs(struct hd_api__gen *gen, const struct hd_token_report 
 /* tokens, token_logprobs, top_logprobs, text_offset: one list each. */
 static void completion_logprobs(struct hd_api__gen *gen, const struct hd_token_report *report)
 {
-    struct hd_buf *list = gen->logprobs;
+    struct hd_buf *list = gen->c->logprobs;
     for (size_t i = 0; i < 4; i++)
         hd_buf_puts(&list[i], list[0].len && (i || list[1].len) ? "," : "");
     put_token(&list[0], &report->token);
@@ -101,16 +94,16 @@ static void completion_logprobs(struct hd_api__gen *gen, const struct hd_token_r
         put_logprob(&list[2], &report->top[i]);
     }
     hd_buf_puts(&list[2], report->n_top ? "}" : "");
-    hd_buf_printf(&list[3], "%zu", gen->n_char);
+    hd_buf_printf(&list[3], "%zu", gen->c->n_char);
     for (size_t i = 0; i < report->token.n_bytes; i++) /* beginnings of characters */
-        gen->n_char += ((unsigned char)report->token.bytes[i] & 0xc0) != 0x80;
+        gen->c->n_char += ((unsigned char)report->token.bytes[i] & 0xc0) != 0x80;
 }
 
 /* The value of "logprobs" of what has been gathered, which is then forgotten. */
 static void put_logprobs(struct hd_api__gen *gen, struct hd_buf *out)
 {
     static const char *const names[] = {"tokens", "token_logprobs", "top_logprobs", "text_offset"};
-    struct hd_buf *list = gen->logprobs;
+    struct hd_buf *list = gen->c->logprobs;
     if (!gen->params.logprobs) {
         hd_buf_puts(out, "null");
         return;
@@ -156,7 +149,7 @@ static void put_text(struct hd_api__gen *gen, struct hd_buf *out, enum hd_text_k
 {
     bool chat = hd_api__is_chat(gen);
     chunk_open(gen, out);
-    hd_buf_printf(out, ",\"choices\":[{\"index\":%d,", gen->choice);
+    hd_buf_printf(out, ",\"choices\":[{\"index\":%d,", gen->c->index);
     if (!chat)
         hd_buf_puts(out, "\"text\":");
     else
@@ -180,7 +173,7 @@ static void begin(struct hd_api__gen *gen, struct hd_buf *out)
     hd_buf_printf(out,
                   ",\"choices\":[{\"index\":%d,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}"
                   ",\"finish_reason\":null}]",
-                  gen->choice);
+                  gen->c->index);
     chunk_close(out);
 }
 
@@ -188,7 +181,7 @@ static void put_call(struct hd_api__gen *gen, struct hd_buf *out,
                      const struct hd_api__tool_call *call)
 {
     chunk_open(gen, out);
-    hd_buf_printf(out, ",\"choices\":[{\"index\":%d,\"delta\":{\"tool_calls\":[", gen->choice);
+    hd_buf_printf(out, ",\"choices\":[{\"index\":%d,\"delta\":{\"tool_calls\":[", gen->c->index);
     hd_api__put_dump(out, json_pack("{s:s,s:s,s:O,s:I}", "id", call->id, "type", "function",
                                     "function", call->function, "index", (json_int_t)call->index));
     hd_buf_puts(out, "]},\"finish_reason\":null}]");
@@ -205,14 +198,14 @@ static void append_member(struct hd_buf *out, const char *name, json_t *value)
 static void end_open(struct hd_api__gen *gen, struct hd_buf *out)
 {
     chunk_open(gen, out);
-    hd_buf_printf(out, ",\"choices\":[{\"index\":%d,%s", gen->choice,
+    hd_buf_printf(out, ",\"choices\":[{\"index\":%d,%s", gen->c->index,
                   hd_api__is_chat(gen) ? "\"delta\":{}" : "\"text\":\"\"");
     append_logprobs(gen, out);
     hd_buf_printf(out, ",\"finish_reason\":\"%s\"", finish_reason(gen));
     if (stop_reason(gen))
         hd_buf_printf(out, ",\"stop_reason\":\"%s\"", stop_reason(gen));
-    if (reasoning_stop(gen))
-        hd_buf_printf(out, ",\"reasoning_stop\":\"%s\"", reasoning_stop(gen));
+    if (hd_api__reasoning_stop(gen))
+        hd_buf_printf(out, ",\"reasoning_stop\":\"%s\"", hd_api__reasoning_stop(gen));
     hd_buf_puts(out, "}]");
 }
 
@@ -221,14 +214,14 @@ static void end(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds)
     const char *key;
     json_t *value;
     end_open(gen, out);
-    if (gen->result.n_dropped)
-        hd_buf_printf(out, ",\"dropped_messages\":%d", gen->result.n_dropped);
+    if (gen->c->result.n_dropped)
+        hd_buf_printf(out, ",\"dropped_messages\":%d", gen->c->result.n_dropped);
     json_object_foreach(grounds, key, value) append_member(out, key, json_incref(value));
     chunk_close(out);
     if (gen->params.include_usage) {
         chunk_open(gen, out);
         hd_buf_puts(out, ",\"choices\":[]");
-        append_member(out, "usage", usage_json(&gen->result));
+        append_member(out, "usage", usage_json(&gen->c->result));
         chunk_close(out);
     }
     hd_buf_puts(out, "data: [DONE]\n\n");
@@ -257,25 +250,25 @@ static json_t *logprobs_json(struct hd_api__gen *gen)
 static json_t *text_json(const struct hd_api__gen *gen)
 {
     const struct hd_api__params *p = &gen->params;
-    if (gen->n_call && !gen->answer.len)
+    if (gen->c->n_call && !gen->c->answer.len)
         return json_null();
     if (!p->echo)
-        return json_stringn(hd_buf_str(&gen->answer), gen->answer.len);
-    return json_pack("s+", p->prompt, hd_buf_str(&gen->answer));
+        return json_stringn(hd_buf_str(&gen->c->answer), gen->c->answer.len);
+    return json_pack("s+", p->prompt, hd_buf_str(&gen->c->answer));
 }
 
 static json_t *choice_json(struct hd_api__gen *gen)
 {
     bool chat = hd_api__is_chat(gen);
     json_t *choice = json_object(), *text = text_json(gen);
-    json_object_set_new(choice, "index", json_integer(gen->choice));
+    json_object_set_new(choice, "index", json_integer(gen->c->index));
     if (chat) {
         json_t *message = json_pack("{s:s,s:o}", "role", "assistant", "content", text);
-        if (gen->reasoning.len)
+        if (gen->c->reasoning.len)
             json_object_set_new(message, "reasoning_content",
-                                json_stringn(gen->reasoning.data, gen->reasoning.len));
-        if (gen->calls)
-            json_object_set(message, "tool_calls", gen->calls);
+                                json_stringn(gen->c->reasoning.data, gen->c->reasoning.len));
+        if (gen->c->calls)
+            json_object_set(message, "tool_calls", gen->c->calls);
         json_object_set_new(choice, "message", message);
     } else {
         json_object_set_new(choice, "text", text);
@@ -284,8 +277,8 @@ static json_t *choice_json(struct hd_api__gen *gen)
     json_object_set_new(choice, "finish_reason", json_string(finish_reason(gen)));
     if (stop_reason(gen))
         json_object_set_new(choice, "stop_reason", json_string(stop_reason(gen)));
-    if (reasoning_stop(gen))
-        json_object_set_new(choice, "reasoning_stop", json_string(reasoning_stop(gen)));
+    if (hd_api__reasoning_stop(gen))
+        json_object_set_new(choice, "reasoning_stop", json_string(hd_api__reasoning_stop(gen)));
     return choice;
 }
 
@@ -308,8 +301,8 @@ static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
     json_t *body = json_object(), *choices = gen->choices ? gen->choices : json_array();
     gen->choices = NULL;
     json_array_append_new(choices, choice_json(gen));
-    if (gen->result.n_dropped)
-        json_object_set_new(body, "dropped_messages", json_integer(gen->result.n_dropped));
+    if (gen->c->result.n_dropped)
+        json_object_set_new(body, "dropped_messages", json_integer(gen->c->result.n_dropped));
     json_object_set_new(body, "id", json_string(gen->id));
     json_object_set_new(body, "object", json_string(chat ? "chat.completion" : "text_completion"));
     json_object_set_new(body, "created", json_integer(gen->created));
@@ -317,7 +310,7 @@ static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
     json_object_set_new(body, "choices", choices);
     if (grounds)
         json_object_update(body, grounds);
-    json_object_set_new(body, "usage", usage_json(&gen->result));
+    json_object_set_new(body, "usage", usage_json(&gen->c->result));
     return body;
 }
 

@@ -14,7 +14,7 @@ enum {
     MAX_TOKENS = 10000000,
     MAX_STOP_BYTES = 1000,
     MAX_TOOLS = 128,
-    MAX_N = 8
+    MAX_N = HD_ANSWERS_MAX
 };
 
 /* What is checked and then dropped. */

@@ -306,16 +306,14 @@ static int refuse_unsupported(const struct request *r, struct hd_api__fault *fau
     }
     if (r->stream_options && !json_is_object(r->stream_options))
         return hd_api__invalid(fault, "stream_options", "must be an object");
-    if (r->truncation && strcmp(r->truncation, "disabled"))
-        return hd_api__unsupported(fault, "truncation", "only \"disabled\" is supported");
     return 0;
 }
 
 static int translate(json_t *chat, const json_t *root, const struct request *r,
                      struct hd_api__fault *fault)
 {
-    static const char *const same[] = {"model", "stream", "temperature",
-                                       "top_p", "seed",   "knowledge_base"};
+    static const char *const same[] = {"model", "stream",         "temperature", "top_p",
+                                       "seed",  "knowledge_base", "truncation"};
     for (size_t i = 0; i < sizeof same / sizeof *same; i++)
         hd_api__copy(chat, NULL, root, same[i]);
     hd_api__copy(chat, "max_completion_tokens", root, "max_output_tokens");
@@ -434,7 +432,7 @@ static json_t *response_json(const struct hd_api__gen *gen, const char *status, 
     json_object_set_new(body, "text",
                         asked(gen, "text", json_pack("{s:{s:s}}", "format", "type", "text")));
     json_object_set_new(body, "metadata", asked(gen, "metadata", json_object()));
-    json_object_set_new(body, "truncation", json_string("disabled"));
+    json_object_set_new(body, "truncation", asked(gen, "truncation", json_string("disabled")));
     json_object_set_new(body, "usage", usage ? usage : json_null());
     return body;
 }
@@ -443,10 +441,13 @@ static json_t *finished_json(const struct hd_api__gen *gen, json_t *output, json
 {
     bool cut = hd_api__finish_of(gen) == HD_API_FINISH_LENGTH;
     json_t *body =
-        response_json(gen, cut ? "incomplete" : "completed", output, usage_json(&gen->result));
+        response_json(gen, cut ? "incomplete" : "completed", output, usage_json(&gen->c->result));
     if (cut)
         json_object_set_new(body, "incomplete_details",
                             json_pack("{s:s}", "reason", "max_output_tokens"));
+    if (gen->c->result.n_dropped)
+        json_object_set_new(body, "dropped_messages", json_integer(gen->c->result.n_dropped));
+    hd_api__add_reasoning_stop(gen, body);
     if (grounds)
         json_object_update(body, grounds);
     return body;
@@ -458,17 +459,17 @@ static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
     json_t *call, *output = json_array();
     const char *status =
         hd_api__finish_of(gen) == HD_API_FINISH_LENGTH ? "incomplete" : "completed";
-    if (gen->reasoning.len)
+    if (gen->c->reasoning.len)
         json_array_append_new(
-            output, reasoning_item(
-                        gen, n++, "completed",
-                        json_pack("[o]", reasoning_part(gen->reasoning.data, gen->reasoning.len))));
-    if (gen->answer.len || !gen->n_call)
-        json_array_append_new(
-            output,
-            message_item(gen, n++, status,
-                         json_pack("[o]", text_part(hd_buf_str(&gen->answer), gen->answer.len))));
-    json_array_foreach(gen->calls, i, call) json_array_append_new(
+            output, reasoning_item(gen, n++, "completed",
+                                   json_pack("[o]", reasoning_part(gen->c->reasoning.data,
+                                                                   gen->c->reasoning.len))));
+    if (gen->c->answer.len || !gen->c->n_call)
+        json_array_append_new(output,
+                              message_item(gen, n++, status,
+                                           json_pack("[o]", text_part(hd_buf_str(&gen->c->answer),
+                                                                      gen->c->answer.len))));
+    json_array_foreach(gen->c->calls, i, call) json_array_append_new(
         output, call_item(gen, n++, "completed", json_string_value(json_object_get(call, "id")),
                           json_object_get(call, "function"), true));
     return finished_json(gen, output, grounds);
@@ -477,7 +478,7 @@ static json_t *whole(struct hd_api__gen *gen, json_t *grounds)
 /* --- streaming -----------------------------------------------------------------------------------
  *
  * block.open says which item has begun, block.n how many have, block.list which have ended;
- * gen->answer and gen->reasoning hold the open item's text. */
+ * gen->c->answer and gen->c->reasoning hold the open item's text. */
 
 enum { ITEM_NONE, ITEM_REASONING, ITEM_MESSAGE };
 
@@ -522,7 +523,7 @@ static void item_open(struct hd_api__gen *gen, struct hd_buf *out, int kind)
     bool thought = kind == ITEM_REASONING;
     size_t n = gen->block.n++;
     gen->block.open = kind;
-    hd_buf_clear(thought ? &gen->reasoning : &gen->answer);
+    hd_buf_clear(thought ? &gen->c->reasoning : &gen->c->answer);
     item_edge(gen, out, "response.output_item.added", n,
               thought ? reasoning_item(gen, n, "in_progress", json_array())
                       : message_item(gen, n, "in_progress", json_array()));
@@ -533,7 +534,7 @@ static void item_open(struct hd_api__gen *gen, struct hd_buf *out, int kind)
 static void item_close(struct hd_api__gen *gen, struct hd_buf *out, const char *status)
 {
     bool thought = gen->block.open == ITEM_REASONING;
-    const struct hd_buf *text = thought ? &gen->reasoning : &gen->answer;
+    const struct hd_buf *text = thought ? &gen->c->reasoning : &gen->c->answer;
     if (!gen->block.open)
         return;
     json_t *part = thought ? reasoning_part(hd_buf_str(text), text->len)
@@ -561,7 +562,7 @@ static void put_text(struct hd_api__gen *gen, struct hd_buf *out, enum hd_text_k
         item_close(gen, out, "completed");
         item_open(gen, out, wanted);
     }
-    hd_buf_append(thought ? &gen->reasoning : &gen->answer, text, len);
+    hd_buf_append(thought ? &gen->c->reasoning : &gen->c->answer, text, len);
     json_t *data = json_pack("{s:o}", "delta", json_stringn(text, len));
     if (!thought)
         json_object_set_new(data, "logprobs", json_array());

@@ -21,6 +21,7 @@ enum {
     MAX_BODY = 4 << 20,
     MAX_EVENTS = 192 << 10, /* of one stream; of longer ones the latest */
     MAX_ALL = 64 << 20,
+    MAX_COUNT = 4 << 20, /* of events of one stream */
 };
 
 struct hd_api__stream {
@@ -29,11 +30,13 @@ struct hd_api__stream {
     bool listed, live, done;
     char id[48];
     char *tenant, *key_id;
-    const void *owner; /* the generation whose events count */
-    uint64_t engine_id;
+    const void *owner;  /* the generation whose events count */
+    uint64_t engine_id; /* of the first of n_engine answers */
+    int n_engine;
     struct hd_api__stream_request request;
     struct hd_buf events;      /* [n_first, n_event) */
     unsigned n_first, n_event; /* events before n_first are forgotten: they are computed again */
+    struct hd_buf choices;     /* [n_event] bytes: whose each event is */
     double since;              /* it stopped being live */
 };
 
@@ -57,6 +60,7 @@ static void unref_locked(struct hd_api__stream *s)
     if (--s->refs)
         return;
     hd_buf_dispose(&s->events);
+    hd_buf_dispose(&s->choices);
     free(s->request.body);
     free(s->tenant);
     free(s->key_id);
@@ -65,7 +69,7 @@ static void unref_locked(struct hd_api__stream *s)
 
 static size_t bytes_of(const struct hd_api__stream *s)
 {
-    return s->request.len + s->events.len + sizeof *s;
+    return s->request.len + s->events.len + s->choices.len + sizeof *s;
 }
 
 static void drop_locked(struct hd_api__streams *all, struct hd_api__stream **at)
@@ -120,6 +124,7 @@ struct hd_api__stream *hd_api__stream_open(struct hd_api__streams *all, const vo
     s->tenant = strdup(who->tenant);
     s->key_id = strdup(who->key_id);
     hd_buf_init(&s->events, 2 * MAX_EVENTS);
+    hd_buf_init(&s->choices, MAX_COUNT);
     snprintf(s->id, sizeof s->id, "%s", id);
     if (!s->request.body || !s->tenant || !s->key_id) {
         s->refs = 1;
@@ -156,11 +161,13 @@ static void shorten(struct hd_api__stream *s)
 }
 
 void hd_api__stream_note(struct hd_api__streams *all, struct hd_api__stream *s, const void *owner,
-                         unsigned n_event, const char *data, size_t len)
+                         unsigned n_event, int choice, const char *data, size_t len)
 {
     pthread_mutex_lock(&all->mu);
     if (s->listed && s->owner == owner && n_event > s->n_event) {
-        size_t before = s->events.len;
+        size_t before = bytes_of(s);
+        while (s->choices.len < n_event && !s->choices.err)
+            hd_buf_putc(&s->choices, (char)choice);
         if (len <= MAX_EVENTS) {
             hd_buf_append(&s->events, data, len);
             s->n_event = n_event;
@@ -170,18 +177,20 @@ void hd_api__stream_note(struct hd_api__streams *all, struct hd_api__stream *s, 
         }
         if (s->events.len > MAX_EVENTS)
             shorten(s);
-        all->bytes = all->bytes - before + s->events.len;
+        all->bytes = all->bytes - before + bytes_of(s);
         purge_locked(all);
     }
     pthread_mutex_unlock(&all->mu);
 }
 
 void hd_api__stream_submitted(struct hd_api__streams *all, struct hd_api__stream *s,
-                              const void *owner, uint64_t engine_id)
+                              const void *owner, uint64_t engine_id, int n)
 {
     pthread_mutex_lock(&all->mu);
-    if (s->owner == owner)
+    if (s->owner == owner) {
         s->engine_id = engine_id;
+        s->n_engine = n;
+    }
     pthread_mutex_unlock(&all->mu);
 }
 
@@ -220,11 +229,13 @@ enum hd_api__stream_state hd_api__stream_take(struct hd_api__streams *all,
                                               struct hd_api__stream **out, const void *owner,
                                               const char *id, const struct hd_principal *who,
                                               long last, struct hd_buf *replay,
-                                              unsigned *n_replayed, uint64_t *cancel)
+                                              unsigned known[HD_ANSWERS_MAX], unsigned *n_replayed,
+                                              uint64_t *cancel, int *n_cancel)
 {
     enum hd_api__stream_state state = STREAM_NONE;
     *out = NULL;
     *cancel = 0;
+    *n_cancel = 0;
     pthread_mutex_lock(&all->mu);
     purge_locked(all);
     struct hd_api__stream *s = all->list;
@@ -236,10 +247,13 @@ enum hd_api__stream_state hd_api__stream_take(struct hd_api__streams *all,
         *n_replayed = forgotten ? (unsigned)(last + 1) : s->n_event;
         if (!forgotten)
             hd_buf_append(replay, from, s->events.len - (size_t)(from - hd_buf_str(&s->events)));
-        state = s->done && !forgotten ? STREAM_DONE : STREAM_OPEN;
+        state = s->done && !forgotten ? STREAM_DONE : !s->choices.err ? STREAM_OPEN : STREAM_NONE;
+        for (unsigned i = 0; i < *n_replayed && i < s->choices.len; i++)
+            known[(unsigned char)s->choices.data[i] % HD_ANSWERS_MAX]++;
     }
     if (state == STREAM_OPEN) {
-        *cancel = s->live ? s->engine_id : 0;
+        *cancel = s->engine_id;
+        *n_cancel = s->live && s->engine_id ? s->n_engine : 0;
         s->owner = owner;
         s->live = true;
         s->engine_id = 0;

@@ -16,6 +16,18 @@ const struct hd_api__surface *hd_api__surface_find(const char *pattern)
     return NULL;
 }
 
+const char *hd_api__reasoning_stop(const struct hd_api__gen *gen)
+{
+    bool any = hd_api__is_chat(gen) && gen->c->has_result && gen->c->result.reasoning_stop;
+    return any ? hd_reasoning_stop_name(gen->c->result.reasoning_stop) : NULL;
+}
+
+void hd_api__add_reasoning_stop(const struct hd_api__gen *gen, json_t *to)
+{
+    if (hd_api__reasoning_stop(gen))
+        json_object_set_new(to, "reasoning_stop", json_string(hd_api__reasoning_stop(gen)));
+}
+
 bool hd_api__is_chat(const struct hd_api__gen *gen)
 {
     return gen->params.n_message > 0;

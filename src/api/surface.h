@@ -16,6 +16,21 @@
 
 struct hd_api__surface;
 
+/* One answer of a generation; n of them are made at the same time. */
+struct hd_api__choice {
+    struct hd_api__gen *gen;
+    int index;
+    bool has_result;
+    struct hd_result result;
+    struct hd_buf answer, reasoning; /* streaming: left to the surface */
+    json_t *calls;                   /* as OpenAI wraps them; streaming: only counted in n_call */
+    size_t n_call;
+    /* Log-probabilities that are not out yet, as the surface writes them: lists without brackets.
+     */
+    struct hd_buf logprobs[4];
+    size_t n_char; /* of the text that they speak of */
+};
+
 struct hd_api__gen {
     struct hd_api__call call; /* first */
     const struct hd_api__surface *surface;
@@ -24,40 +39,32 @@ struct hd_api__gen {
     char digits[25]; /* random; in every id of this generation */
     char id[48];
     struct hd_api__params params;
-    char model[160];         /* as the answer names it */
-    struct hd_kb_turn *turn; /* grounded */
-    struct hd_result result;
-    bool has_result;
-    bool taken_up; /* this is GET /v1/streams/{id} */
+    char model[160];                      /* as the answer names it */
+    struct hd_kb_turn *turn;              /* grounded */
+    struct hd_api__choice first, *others; /* others: [n - 1], NULL where there is one answer */
+    bool taken_up;                        /* this is GET /v1/streams/{id} */
     enum hd_api__stream_state state;
     struct hd_buf replay; /* what is known and was not received */
-    unsigned n_replayed;  /* events before this one are known */
+    /* Of each answer, how many events are known and still to be left out: with several, the order
+     * of their events is not the same again. */
+    unsigned n_known[HD_ANSWERS_MAX];
 
     pthread_mutex_t mu; /* guards what follows */
     bool begun;         /* the stream's first event is out */
-    bool submitted, gone;
-    uint64_t engine_id;
-    unsigned n_submit; /* a grounded answer may take several requests */
-    unsigned n_event;
-    struct hd_api__stream *stream;   /* NULL: cannot be taken up again */
-    struct hd_buf answer, reasoning; /* streaming: left to the surface */
-    json_t *calls;                   /* as OpenAI wraps them; streaming: only counted in n_call */
-    size_t n_call;
-    struct {          /* for surfaces whose stream has a structure */
-        int open;     /* the kind of block that has begun and not ended; 0 = none */
-        size_t n;     /* blocks begun so far */
-        json_t *list; /* owned */
+    bool submitted, gone, failed;
+    uint64_t engine_id;            /* of the first answer */
+    struct hd_api__choice *c;      /* the answer that is being written */
+    int n_done;                    /* answers that have their result */
+    unsigned n_submit;             /* a grounded answer may take several requests */
+    unsigned n_event, n_sent;      /* events that were made, and of them, that went out */
+    struct hd_api__stream *stream; /* NULL: cannot be taken up again */
+    struct {                       /* for surfaces whose stream has a structure */
+        int open;                  /* the kind of block that has begun and not ended; 0 = none */
+        size_t n;                  /* blocks begun so far */
+        json_t *list;              /* owned */
     } block;
     struct hd_buf event; /* scratch: what goes out next */
-    /* Log-probabilities that are not out yet, as the surface writes them: lists without brackets.
-     */
-    struct hd_buf logprobs[4];
-    size_t n_char; /* of the text that they speak of */
-    /* Several answers to one request come one after the other: the prompt's KV is there for all
-     * but the first, and a stream's events have one order. */
-    int choice;                   /* the answer that is being written, from 0 */
-    json_t *choices;              /* those before it; not streaming */
-    int n_generated, n_reasoning; /* their tokens */
+    json_t *choices;     /* written out already; not streaming */
 };
 
 struct hd_api__tool_call {
@@ -83,7 +90,7 @@ struct hd_api__surface {
     /* Of the next token of the answer, before its text; NULL: not asked for in this form. */
     void (*logprobs)(struct hd_api__gen *gen, const struct hd_token_report *token);
     void (*call)(struct hd_api__gen *gen, struct hd_buf *out, const struct hd_api__tool_call *call);
-    /* An answer is complete and another will follow; NULL where a request has one only. */
+    /* An answer is complete and is not the last; NULL where a request has one only. */
     void (*next)(struct hd_api__gen *gen, struct hd_buf *out);
     void (*end)(struct hd_api__gen *gen, struct hd_buf *out, json_t *grounds);
     void (*fail)(struct hd_api__gen *gen, struct hd_buf *out, const struct hd_api__fault *fault);
@@ -99,6 +106,9 @@ extern const struct hd_api__surface hd_api__ollama_chat, hd_api__ollama_generate
 const struct hd_api__surface *hd_api__surface_find(const char *pattern);
 /* Whether the request has messages; else it has a prompt. */
 bool hd_api__is_chat(const struct hd_api__gen *gen);
+/* Why the thought ended, or NULL where none was due; the same as a member of an object. */
+const char *hd_api__reasoning_stop(const struct hd_api__gen *gen);
+void hd_api__add_reasoning_stop(const struct hd_api__gen *gen, json_t *to);
 enum hd_api__finish hd_api__finish_of(const struct hd_api__gen *gen);
 /* The head of a server-sent event up to its data; event: its name, or NULL. */
 void hd_api__event_open(struct hd_api__gen *gen, struct hd_buf *out, const char *event);

@@ -78,6 +78,7 @@ static void fill_result(struct hd_session *s, enum hd_finish finish, enum hd_err
         r->reasoning_stop = HD_REASONING_OPEN;
     else if (r->n_reasoning)
         r->reasoning_stop = HD_REASONING_CLOSED;
+    r->stopped_by = s->splitter ? hd_splitter_stopped_by(s->splitter) : 0;
     r->n_prompt = s->w.n_prompt;
     r->n_generated = s->w.n_id - s->w.n_prompt;
     r->queue_s = (s->admitted ? s->t_admit : now) - s->t_submit;

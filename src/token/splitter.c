@@ -25,6 +25,7 @@ struct hd_splitter {
     struct hd_buf held;  /* whole characters that may begin a marker or a stop string */
     bool after_mark;     /* line breaks that follow a marker go with it */
     bool stopped;
+    size_t stopped_by; /* 1 + index of the stop string; 0: none */
     /* calls of functions */
     json_t *tools;          /* their names as keys; NULL: none are looked for */
     const char *in_call;    /* held begins with this mark of a call */
@@ -327,6 +328,9 @@ static void settle(struct hd_splitter *splitter, bool at_end, hd_split_fn fn, vo
         emit(splitter, at, fn, ud);
         if (!think) {
             splitter->stopped = true;
+            while (splitter->stopped_by < splitter->options.n_stop &&
+                   splitter->options.stop[splitter->stopped_by++] != found)
+                continue;
             return;
         }
         drop_front(&splitter->held, strlen(found));
@@ -357,6 +361,11 @@ enum hd_err hd_splitter_push(struct hd_splitter *splitter, int32_t id, hd_split_
     settle(splitter, false, fn, ud);
     *stopped = splitter->stopped;
     return HD_OK;
+}
+
+size_t hd_splitter_stopped_by(const struct hd_splitter *splitter)
+{
+    return splitter->stopped_by;
 }
 
 enum hd_split_kind hd_splitter_kind(const struct hd_splitter *splitter)

@@ -164,6 +164,8 @@ void hd_splitter_free(struct hd_splitter *splitter);
 /* Emits what is certain. *stopped becomes true at a stop string. */
 enum hd_err hd_splitter_push(struct hd_splitter *splitter, int32_t id, hd_split_fn fn, void *ud,
                              bool *stopped);
+/* 1 + index of the stop string that ended the text; 0 where none did. */
+size_t hd_splitter_stopped_by(const struct hd_splitter *splitter);
 /* What the next character belongs to; inside a character's bytes; whether text other than white
  * space is held back. */
 enum hd_split_kind hd_splitter_kind(const struct hd_splitter *splitter);

@@ -142,6 +142,30 @@ def test_streams_are_taken_up_where_they_were_left():
             connection, reply = take_up(s, name, last)
             assert read_events(reply) == got[last + 1:]
             connection.close()
+        # several answers in one stream
+        ask = dict(max_tokens=40, temperature=1, seed=7, n=3)
+
+        def texts(events):
+            out = ["", "", ""]
+            for _, d in events:
+                for c in json.loads(d)["choices"] if d != "[DONE]" else []:
+                    out[c["index"]] += c["delta"].get("content") or ""
+            return out
+
+        connection, reply = s.stream(endless(), **ask)
+        whole = read_events(reply)
+        connection.close()
+        connection, reply = s.stream(endless(), **ask)
+        got = read_events(reply, 20)
+        name = json.loads(got[0][1])["id"]
+        reply.close()
+        connection.close()
+        idle(s)
+        connection, reply = take_up(s, name, got[-1][0])
+        got += read_events(reply)
+        connection.close()
+        assert texts(got) == texts(whole) and len(set(texts(got))) == 3
+        assert [n for n, d in got if d != "[DONE]"] == list(range(len(got) - 1)), [n for n, _ in got]
         # taken over from a client that still listens
         connection, reply = s.stream(endless(), max_tokens=3000)
         first = read_events(reply, 4)
@@ -198,6 +222,37 @@ def test_keys_name_tenants():
             connection.close()
             assert take_up(s, name, -1, bearer("the-key-of-bob-1234"))[1].status == 404
             assert take_up(s, name, -1)[1].status == 200
+
+
+def test_keys_have_scopes():
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "keys")
+
+        def write(lines):
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(lines)
+            os.chmod(path, 0o600)
+
+        write("the-key-of-ann-1234 acme 1 ann - chat,cook\n")
+        run = subprocess.run([BINARY, "serve", "--port", "0", "--home", folder, "-m", MODEL, "--keys", path], capture_output=True,
+                             timeout=60 * SLOW, check=False)
+        assert run.returncode == 1 and b"scopes are" in run.stderr, run.stderr
+        write("the-key-of-ann-1234 acme 1 ann - chat\nthe-key-of-bob-1234 acme 1 bob - kb:read,embed\n"
+              "the-key-of-cat-1234 acme 1 cat\nthe-key-of-dan-1234 acme 1 dan - kb:write,admin\n")
+        with Server("--keys", path) as s:
+            bases, ask = "/v1/knowledge_bases", question("hello", max_tokens=2)
+            tries = [("POST", CHAT, ask, "chat"), ("POST", "/v1/embeddings", {"input": "x"}, "embed"), ("GET", bases, None, "kb:read"),
+                     ("POST", bases, {"name": "b"}, "kb:write"), ("GET", "/metrics", None, "admin"), ("GET", "/v1/models", None, None)]
+            for who, scopes in (("ann", ["chat"]), ("bob", ["kb:read", "embed"]), ("cat", ["chat", "embed", "kb:read", "kb:write", "admin"]),
+                                ("dan", ["kb:write", "admin"])):
+                for method, path_of, body, scope in tries:
+                    status, _, reply = s.call(method, path_of, body, bearer(f"the-key-of-{who}-1234"))
+                    if scope is None or scope in scopes:
+                        assert status not in (401, 403), (who, path_of, reply)
+                    else:
+                        assert status == 403 and scope in reply["error"]["message"], (who, path_of, status, reply)
+            status, _, reply = s.call("POST", CHAT, dict(ask, knowledge_base="b"), bearer("the-key-of-ann-1234"))
+            assert status == 403 and "kb:read" in reply["error"]["message"], reply
 
 
 def test_time_limits():

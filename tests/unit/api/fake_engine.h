@@ -223,6 +223,24 @@ enum hd_err hd_engine_submit(struct hd_engine *e, uint64_t *id, const struct hd_
     return err;
 }
 
+enum hd_err hd_engine_submit_many(struct hd_engine *e, uint64_t *first_id,
+                                  const struct hd_request *request,
+                                  const struct hd_callbacks *callbacks, size_t n,
+                                  struct hd_errmsg *msg)
+{
+    struct hd_request each = *request;
+    uint64_t id = 0;
+    for (size_t i = 0; i < n; i++) {
+        each.sampling.seed = request->sampling.seed + i;
+        enum hd_err err = hd_engine_submit(e, &id, &each, &callbacks[i], msg);
+        if (err)
+            return err;
+        if (!i)
+            *first_id = id;
+    }
+    return HD_OK;
+}
+
 void hd_engine_cancel(struct hd_engine *e, uint64_t id)
 {
     pthread_mutex_lock(&e->mu);
