@@ -211,6 +211,7 @@ def test_anthropic_messages():
     assert count == whole.usage.input_tokens + whole.usage.cache_read_input_tokens
     stops = client.messages.create(**{**common, "stop_sequences": [text[:6][-2:]]})
     assert stops.content[0].text == text[:text.index(text[:6][-2:])]
+    assert (stops.stop_reason, stops.stop_sequence) == ("stop_sequence", text[:6][-2:])
 
 
 def test_anthropic_errors():
