@@ -218,7 +218,7 @@ static void assert_status(const char *got, int status)
 
 static void wait_for(atomic_int *counter, int at_least)
 {
-    for (int i = 0; i < 100 && atomic_load(counter) < at_least; i++)
+    for (int i = 0; i < 500 && atomic_load(counter) < at_least; i++)
         usleep(20000);
     assert_true(atomic_load(counter) >= at_least);
 }
