@@ -243,13 +243,19 @@ static enum hd_err start(struct serve *s, struct hd_errmsg *msg)
     e.max_queue = (int)hd_options_int(s->options, "max-queue");
     e.kv_bytes_max = (size_t)hd_options_number(s->options, "kv-bytes");
     e.preload = hd_options_str(s->options, "preload");
+    e.repack = hd_options_str(s->options, "repack");
+    char *cache_dir = hd_path_join(s->app->home, "cache");
+    e.cache_dir = cache_dir; /* without memory for its name there is none */
     e.spill_bytes = hd_options_number(s->options, "kv-spill-bytes");
     char *spill_dir = e.spill_bytes > 0 ? hd_path_join(s->app->home, "kv") : NULL;
-    if (e.spill_bytes > 0 && !spill_dir)
+    if (e.spill_bytes > 0 && !spill_dir) {
+        free(cache_dir);
         return hd_fail(msg, HD_ERR_NOMEM, "serve: out of memory");
+    }
     e.spill_dir = spill_dir;
     enum hd_err err = hd_engine_new(&s->engine, &e, msg);
     free(spill_dir);
+    free(cache_dir);
     if (err)
         return err;
     struct hd_api_options a = {.engine = s->engine,

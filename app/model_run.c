@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/file.h"
+
 enum { MAX_ANSWER = 64 << 20 };
 
 /* --- engine ---------------------------------------------------------------------------------- */
@@ -71,6 +73,9 @@ enum hd_err hd_app_engine_kernels(struct hd_engine **out, struct hd_model_info *
     options.kv_bytes_max = (size_t)hd_options_number(app->options, "kv-bytes");
     options.mtp = hd_options_flag(app->options, "mtp");
     options.preload = hd_options_str(app->options, "preload");
+    options.repack = hd_options_str(app->options, "repack");
+    char *cache_dir = hd_path_join(app->home, "cache");
+    options.cache_dir = cache_dir; /* without memory for its name there is none */
     if (!n_ctx)
         n_ctx = (int)hd_options_int(app->options, "ctx");
     err = hd_engine_new(&engine, &options, msg);
@@ -81,6 +86,7 @@ enum hd_err hd_app_engine_kernels(struct hd_engine **out, struct hd_model_info *
     if (!err)
         err = hd_engine_model_info(engine, 0, info);
     free(path);
+    free(cache_dir);
     if (err)
         hd_engine_free(engine);
     else

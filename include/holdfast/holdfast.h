@@ -29,6 +29,8 @@ struct hd_engine_options {
     bool mtp;                /* load multi-token-prediction layers too, where there are any */
     const char *spill_dir;   /* KV blocks are kept on disk here (0600, encrypted); NULL = nowhere */
     double spill_bytes;      /* of files there, at most */
+    const char *repack;      /* "auto" (or NULL), "off", "cache": see docs/engine.md */
+    const char *cache_dir;   /* repacked weights are kept in its folder "repack"; NULL = nowhere */
     const char *preload;     /* "mmap" (or NULL), "shm", "memfd", "none": see docs/engine.md */
     const char *system_root; /* tests: where /proc and /sys are looked for; NULL = "" */
 };

@@ -20,5 +20,8 @@ enum hd_err hd_sha256_hex(char hex[65], const void *data, size_t len);
 enum hd_err hd_git_blob_hex(char hex[41], const void *data, size_t len);
 
 uint64_t hd_hash64(const void *data, size_t len, uint64_t seed); /* FNV-1a, 64 bits, mixed */
+/* For large pieces, as fast as memory: against damage, not against people. One changed word always
+ * changes the result. */
+uint64_t hd_hash64_bulk(const void *data, size_t len, uint64_t seed);
 
 #endif

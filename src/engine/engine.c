@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "engine/engine_impl.h"
 
@@ -16,6 +17,17 @@ static enum hd_err parse_preload(enum hd_preload *out, const char *name, struct 
         }
     return hd_fail(msg, HD_ERR_USAGE, "--preload: \"%.40s\" is none of mmap, shm, memfd, none",
                    name);
+}
+
+static enum hd_err parse_repack(enum hd_repack_mode *out, const char *name, struct hd_errmsg *msg)
+{
+    static const char *const names[] = {"auto", "off", "cache"};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(name ? name : "auto", names[i])) {
+            *out = (enum hd_repack_mode)i;
+            return HD_OK;
+        }
+    return hd_fail(msg, HD_ERR_USAGE, "--repack: \"%.40s\" is none of auto, off, cache", name);
 }
 
 static enum hd_err check_options(const struct hd_engine_options *o, struct hd_errmsg *msg)
@@ -42,7 +54,8 @@ enum hd_err hd_engine_new(struct hd_engine **out, const struct hd_engine_options
     if (!e)
         return hd_fail(msg, HD_ERR_NOMEM, "engine: out of memory");
     e->options = *options;
-    e->options.preload = e->options.spill_dir = NULL; /* borrowed for this call only */
+    /* borrowed for this call only */
+    e->options.preload = e->options.spill_dir = e->options.repack = e->options.cache_dir = NULL;
     /* Chunks of a prompt end at multiples of the block, so a step takes whole blocks. */
     e->options.max_batch_tokens =
         (options->max_batch_tokens + HD_KV_BLOCK - 1) / HD_KV_BLOCK * HD_KV_BLOCK;
@@ -61,6 +74,14 @@ enum hd_err hd_engine_new(struct hd_engine **out, const struct hd_engine_options
         err = hd_fail(msg, HD_ERR_NOMEM, "engine: out of memory");
     if (!err)
         err = parse_preload(&e->preload, options->preload, msg);
+    if (!err)
+        err = parse_repack(&e->repack, options->repack, msg);
+    if (!err && e->repack == HD_REPACK_OFF && e->preload != HD_PRELOAD_MMAP)
+        err = hd_fail(msg, HD_ERR_USAGE,
+                      "--repack off: there is no copy for --preload %s (leave one of them out)",
+                      options->preload);
+    if (!err && options->cache_dir && !(e->cache_dir = hd_path_join(options->cache_dir, "repack")))
+        err = hd_fail(msg, HD_ERR_NOMEM, "engine: out of memory");
     if (!err)
         err = hd_backend_get(&e->backend, e->kernels, msg);
     if (!err && options->spill_dir && options->spill_bytes > 0)
@@ -103,6 +124,7 @@ void hd_engine_free(struct hd_engine *e)
     pthread_mutex_destroy(&e->mu);
     pthread_mutex_destroy(&e->load_mu);
     free(e->kernels);
+    free(e->cache_dir);
     free(e);
 }
 

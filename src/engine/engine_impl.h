@@ -33,6 +33,16 @@ enum {
     HD_EXTRA_ENDS = 8,
 };
 
+enum hd_repack_mode { HD_REPACK_AUTO, HD_REPACK_OFF, HD_REPACK_CACHE };
+
+/* Where a model's repacked weights are kept (repacking.c). path NULL: nowhere. */
+struct hd_repacking {
+    char *path;
+    char identity[65];
+    struct hd_model_cache cache; /* of these */
+    double delay_s;              /* from the weights being in memory to writing */
+};
+
 /* What brings a model's weights into memory (loader.c). */
 struct hd_loader {
     pthread_t *thread;
@@ -73,6 +83,7 @@ struct hd_loaded {
     int n_ctx, n_row_max, n_out_max;
     int64_t created;
     struct hd_loader loader;
+    struct hd_repacking repacking;
     struct hd_memory memory;      /* what was left when this model was loaded, less what it takes */
     struct hd_block_key root_key; /* of all that a block's content depends on besides ids, tenant */
 
@@ -194,6 +205,8 @@ struct hd_engine {
     struct hd_engine_options options;
     char *kernels;
     enum hd_preload preload;
+    enum hd_repack_mode repack;
+    char *cache_dir; /* of repacked weights; NULL: none */
     const struct hd_backend *backend;
     struct hd_pool *pool; /* run by the scheduler thread only */
     pthread_t thread;
@@ -251,6 +264,14 @@ void hd_logprobs__free(struct hd_logprobs *logprobs); /* NULL is fine */
 /* Keeps a row before it is changed; then tells the caller of the token taken from it. */
 void hd_logprobs__keep(struct hd_logprobs *logprobs, const float *logits, int n_vocab, double norm);
 void hd_logprobs__report(struct hd_logprobs *logprobs, const struct hd_session *s, int32_t id);
+
+/* repacking.c: repacked weights on disk. */
+/* Decides whether this model's copies are kept there, makes room, and names the file. */
+void hd_repacking__plan(struct hd_engine *engine, struct hd_loaded *m);
+/* The cache for hd_model_reserve; NULL where there is none. */
+const struct hd_model_cache *hd_repacking__cache(const struct hd_loaded *m);
+/* On the loader's last thread, when all is in memory: writes it, if it has to be. */
+void hd_repacking__save(struct hd_loaded *m);
 
 /* scheduler.c */
 void *hd_scheduler__main(void *engine);

@@ -27,6 +27,7 @@ void hd_loaded__free(struct hd_loaded *m)
     hd_store_close(m->store);
     hd_policy_free(m->policy);
     hd_blocks_free(m->blocks);
+    free(m->repacking.path);
     free(m->plan);
     free(m->spill_block);
     free(m->ids);
@@ -179,6 +180,8 @@ static enum hd_err bind_model(struct hd_engine *e, struct hd_loaded *m, struct h
     if (err)
         return err;
     m->hp = hd_model_hparams(m->model);
+    if (e->repack == HD_REPACK_OFF)
+        hd_model_without_copies(m->model);
     if (m->tokenizer && hd_tokenizer_n_vocab(m->tokenizer) > (size_t)m->hp->n_vocab)
         return hd_fail(msg, HD_ERR_FORMAT,
                        "%s: the tokenizer has %zu entries, the model only %d (files of different "
@@ -196,7 +199,11 @@ static enum hd_err reserve_weights(struct hd_engine *e, struct hd_loaded *m, str
         if (!err)
             remove_outdated(e, key);
     }
-    return err ? err : hd_model_reserve(m->model, key, msg);
+    if (err)
+        return err;
+    m->loader.resident = hd_store_resident(m->store);
+    hd_repacking__plan(e, m);
+    return hd_model_reserve(m->model, key, hd_repacking__cache(m), msg);
 }
 
 /* Sets n_ctx and returns the number of KV blocks: as many as the budget holds, at most what all

@@ -24,6 +24,7 @@ static void finish(struct hd_loaded *m)
     pthread_mutex_unlock(&l->mu);
     hd_log(HD_LOG_INFO, "engine", "weights in memory name=%s mb=%.0f s=%.2f", m->name,
            (double)hd_model_work_bytes(m->model) / 1e6, l->load_s);
+    hd_repacking__save(m);
 }
 
 static void *loader_main(void *arg)
@@ -40,9 +41,12 @@ enum hd_err hd_loader__start(struct hd_loaded *m, int n_thread, bool background,
                              struct hd_errmsg *msg)
 {
     struct hd_loader *l = &m->loader;
-    l->resident = hd_store_resident(m->store);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&l->mu, NULL);
-    pthread_cond_init(&l->done, NULL);
+    pthread_cond_init(&l->done, &attr);
+    pthread_condattr_destroy(&attr);
     l->started = true;
     if (!background || hd_model_made_bytes(m->model) == hd_model_work_bytes(m->model)) {
         l->load_s = hd_clock_seconds() - l->start;
@@ -70,7 +74,10 @@ void hd_loader__stop(struct hd_loaded *m)
     struct hd_loader *l = &m->loader;
     if (!l->started)
         return;
+    pthread_mutex_lock(&l->mu);
     atomic_store(&l->stop, true);
+    pthread_cond_broadcast(&l->done); /* who waits before writing the cache */
+    pthread_mutex_unlock(&l->mu);
     for (int i = 0; i < l->n_thread; i++)
         pthread_join(l->thread[i], NULL);
     free(l->thread);

@@ -12,7 +12,9 @@
 #include <unistd.h>
 
 #include "base/checked.h"
+#include "base/hash.h"
 #include "kernels/ops.h"
+#include "kernels/repack_impl.h"
 
 enum {
     GRAB_BYTES = 256 << 10, /* of the copy, taken at once */
@@ -83,8 +85,23 @@ static void read_part(const struct hd_weight *w, size_t begin, size_t end)
     (void)sum;
 }
 
+/* Pieces that were repacked before; false where they cannot be trusted. */
+static bool take_parts(const struct hd_weight *w, size_t begin, size_t end)
+{
+    const struct hd_weight_cached *c = w->fill->cached;
+    size_t part = w->packed_bytes / w->n_part, n = (end - begin) * part;
+    uint8_t *to = w->packed + begin * part;
+    if ((c->mapped || hd_repack__read(c->fd, to, n, c->at + begin * part)) &&
+        hd_hash64_bulk(to, n, begin) == c->sums[begin / w->fill->grab])
+        return true;
+    atomic_fetch_add(c->n_bad, 1);
+    return false;
+}
+
 static void make_parts(const struct hd_weight *w, size_t begin, size_t end)
 {
+    if (w->fill->cached && take_parts(w, begin, end))
+        return;
     if (w->pack)
         w->backend->ops->weight_part(w, begin, end);
     else if (w->packed_bytes)

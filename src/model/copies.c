@@ -8,6 +8,7 @@
 
 #include "base/checked.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "model/model_impl.h"
 
@@ -51,13 +52,90 @@ enum hd_err hd_copies__plan(struct hd_model *m, struct hd_errmsg *msg)
                           hd_store_path(m->store));
 }
 
-enum hd_err hd_model_reserve(struct hd_model *m, const char *key, struct hd_errmsg *msg)
+void hd_model_without_copies(struct hd_model *m)
+{
+    m->n_work = m->work_bytes = m->copy_bytes = 0;
+}
+
+/* --- the cache on disk ----------------------------------------------------------------------- */
+
+static struct hd_repack_key key_of(const struct hd_model *m, const struct hd_model_cache *cache)
+{
+    return (struct hd_repack_key){.path = cache->path,
+                                  .identity = cache->identity,
+                                  .source = hd_store_path(m->store),
+                                  .weights = m->work,
+                                  .n = m->n_work};
+}
+
+enum hd_err hd_model_copies_digest(const struct hd_model *m, char hex[65])
+{
+    struct hd_sha256 *sha;
+    enum hd_err err = hd_sha256_new(&sha);
+    if (err)
+        return err;
+    int64_t numbers[] = {HD_REPACK_LAYOUT, m->preload, (int64_t)m->n_work};
+    hd_sha256_update(sha, numbers, sizeof numbers);
+    for (size_t i = 0; i < m->n_work; i++) {
+        const struct hd_weight *w = m->work[i];
+        int64_t shape[] = {hd_weight_n_in(w), hd_weight_n_out(w), hd_weight_n_matrix(w),
+                           (int64_t)hd_weight_bytes(w), hd_weight_usage(w)};
+        hd_sha256_update(sha, shape, sizeof shape);
+    }
+    hd_sha256_finish(sha, hex);
+    return HD_OK;
+}
+
+/* Opens the cache and, where its pages may be used as they are, maps it: *map. */
+static void open_cache(struct hd_model *m, const struct hd_model_cache *cache, void **map)
+{
+    struct hd_errmsg why = {0};
+    const struct hd_repack_key key = key_of(m, cache);
+    enum hd_err err = hd_repack_open(&m->repack, &key, &why);
+    *map = NULL;
+    if (err && err != HD_ERR_NOTFOUND)
+        hd_log(HD_LOG_WARN, "model", "repacked weights: %s; making them anew", why.text);
+    if (err)
+        return;
+    /* In memory the model's file is repacked faster than the cache is read from a disk. */
+    m->from_cache = !cache->source_resident || hd_repack_resident(m->repack);
+    if (m->from_cache)
+        *map = hd_repack_map(m->repack, cache->always_map);
+}
+
+enum hd_err hd_model_save_copies(struct hd_model *m, const struct hd_model_cache *cache,
+                                 const atomic_bool *stop, struct hd_errmsg *msg)
+{
+    const struct hd_repack_key key = key_of(m, cache);
+    bool good = m->repack && !hd_repack_n_bad(m->repack);
+    enum hd_err err = HD_OK;
+    if (!m->copy_bytes || (good && m->from_cache))
+        return HD_OK;
+    if (!good) {
+        err = hd_repack_write(&key, stop, msg);
+        if (err || m->repack) /* what is mapped already stays so */
+            return err;
+        err = hd_repack_open(&m->repack, &key, msg);
+    }
+    if (!err && m->arena)
+        err = hd_repack_move(m->repack, hd_arena_data(m->arena), m->copy_bytes, cache->always_map,
+                             stop, msg);
+    return err;
+}
+
+/* --- memory ---------------------------------------------------------------------------------- */
+
+enum hd_err hd_model_reserve(struct hd_model *m, const char *key,
+                             const struct hd_model_cache *cache, struct hd_errmsg *msg)
 {
     static const enum hd_arena_kind kinds[] = {[HD_PRELOAD_SHM] = HD_ARENA_SHM,
                                                [HD_PRELOAD_MEMFD] = HD_ARENA_MEMFD,
                                                [HD_PRELOAD_NONE] = 0};
     enum hd_err err = HD_OK;
-    if (m->copy_bytes)
+    void *map = NULL;
+    if (cache && m->copy_bytes)
+        open_cache(m, cache, &map);
+    if (m->copy_bytes && !map)
         err = hd_arena_new(&m->arena, kinds[m->preload], m->copy_bytes, key, msg);
     if (err == HD_ERR_BUSY &&
         m->preload == HD_PRELOAD_SHM) { /* started twice: this one for itself */
@@ -67,12 +145,15 @@ enum hd_err hd_model_reserve(struct hd_model *m, const char *key, struct hd_errm
     if (err)
         return err;
     m->reserved_at = hd_clock_seconds();
-    char *at = m->arena ? hd_arena_data(m->arena) : NULL;
+    char *at = map ? map : m->arena ? hd_arena_data(m->arena) : NULL;
     for (size_t i = 0; i < m->n_work; i++) {
         if (m->arena && hd_arena_found(m->arena))
             hd_weight_place_made(m->work[i], at, &m->n_made);
         else
-            hd_weight_place(m->work[i], at, &m->n_made, m->preload == HD_PRELOAD_NONE);
+            /* Checking a map is less work than repacking on the way. */
+            hd_weight_place(m->work[i], at, &m->n_made, map || m->preload == HD_PRELOAD_NONE);
+        if (m->from_cache)
+            hd_repack_attach(m->repack, m->work[i], i);
         at = at ? at + padded(hd_weight_bytes(m->work[i])) : NULL;
     }
     return HD_OK;
@@ -80,7 +161,7 @@ enum hd_err hd_model_reserve(struct hd_model *m, const char *key, struct hd_errm
 
 void hd_model_work(struct hd_model *m, const atomic_bool *stop)
 {
-    bool reads = m->n_work && !(m->arena && hd_arena_found(m->arena)) &&
+    bool reads = m->n_work && !hd_model_found(m) &&
                  !atomic_exchange(&m->read_from, true); /* one of the workers asks */
     for (size_t i = 0; reads && i < AHEAD && i < m->n_work; i++)
         hd_weight_read_ahead(m->work[i]);
@@ -96,6 +177,8 @@ void hd_model_seal(struct hd_model *m)
 {
     if (m->arena)
         hd_arena_seal(m->arena);
+    if (m->repack)
+        hd_repack_seal(m->repack);
 }
 
 size_t hd_model_copy_bytes(const struct hd_model *m)
@@ -115,5 +198,5 @@ size_t hd_model_made_bytes(const struct hd_model *m)
 
 bool hd_model_found(const struct hd_model *m)
 {
-    return m->arena && hd_arena_found(m->arena);
+    return (m->arena && hd_arena_found(m->arena)) || m->from_cache;
 }

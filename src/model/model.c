@@ -125,7 +125,7 @@ enum hd_err hd_model_load(struct hd_model **out, const struct hd_store *store,
 {
     enum hd_err err = hd_model_bind(out, store, backend, pool, HD_PRELOAD_MMAP, true, msg);
     if (!err)
-        err = hd_model_reserve(*out, NULL, msg);
+        err = hd_model_reserve(*out, NULL, NULL, msg);
     if (!err) {
         hd_pool_run(pool, (size_t)hd_pool_threads(pool), 1, work_task, *out);
         hd_model_seal(*out);
@@ -151,6 +151,7 @@ void hd_model_free(struct hd_model *model)
             free(o->ptr);
     }
     hd_arena_free(model->arena);
+    hd_repack_free(model->repack);
     free(model->work);
     free(model->owned);
     free(model->layer);

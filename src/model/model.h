@@ -36,6 +36,14 @@ struct hd_runner;
  *   NONE   a weight is copied when first used        pages come when touched */
 enum hd_preload { HD_PRELOAD_MMAP, HD_PRELOAD_SHM, HD_PRELOAD_MEMFD, HD_PRELOAD_NONE };
 
+/* Copies that outlive the process on disk (kernels/repack.h), for HD_PRELOAD_MMAP. */
+struct hd_model_cache {
+    const char *path;     /* of the file */
+    const char *identity; /* 64 hexadecimal digits: of the model's file in its present state */
+    bool always_map;      /* use the file's pages even where they are small ones */
+    bool source_resident; /* the model's file lies in memory: repacking beats reading a disk */
+};
+
 /* Reads and checks the hyper-parameters, then binds every tensor by name, each with its shape
  * checked. `store` is borrowed and must outlive the model (weights point into its maps); `pool` is
  * used during the call only. FORMAT names the missing or misshapen tensor. The model can run when
@@ -45,9 +53,22 @@ enum hd_preload { HD_PRELOAD_MMAP, HD_PRELOAD_SHM, HD_PRELOAD_MEMFD, HD_PRELOAD_
 enum hd_err hd_model_bind(struct hd_model **out, const struct hd_store *store,
                           const struct hd_backend *backend, struct hd_pool *pool,
                           enum hd_preload preload, bool with_mtp, struct hd_errmsg *msg);
+/* No copies at all: every product repacks what it needs on its way, each time, and the weights live
+ * in the files' maps alone. Instead of hd_model_reserve. */
+void hd_model_without_copies(struct hd_model *model);
 /* Takes the memory for the copies (hd_model_copy_bytes); once, before anyone works or computes.
- * key: names the shared copy (HD_PRELOAD_SHM). */
-enum hd_err hd_model_reserve(struct hd_model *model, const char *key, struct hd_errmsg *msg);
+ * key: names the shared copy (HD_PRELOAD_SHM). cache: nullable; copies found there are used, once
+ * each piece's checksum is right. */
+enum hd_err hd_model_reserve(struct hd_model *model, const char *key,
+                             const struct hd_model_cache *cache, struct hd_errmsg *msg);
+/* A digest, 64 hexadecimal digits, of what a cache of this model depends on besides the contents of
+ * its files: which weights are repacked, in which types and shapes. */
+enum hd_err hd_model_copies_digest(const struct hd_model *model, char hex[65]);
+/* After hd_model_seal, beside passes: writes the cache where none was found or some of it was
+ * wrong, then lets the file's pages take the place of the copies. CANCELLED where *stop became
+ * true. BUSY where another process writes it. */
+enum hd_err hd_model_save_copies(struct hd_model *model, const struct hd_model_cache *cache,
+                                 const atomic_bool *stop, struct hd_errmsg *msg);
 /* Makes copies, or reads the map, until nothing is left to take or *stop becomes true. Any number
  * of threads may work at once, also while the model computes. */
 void hd_model_work(struct hd_model *model, const atomic_bool *stop);
@@ -56,7 +77,7 @@ void hd_model_seal(struct hd_model *model);
 size_t hd_model_copy_bytes(const struct hd_model *model);
 size_t hd_model_work_bytes(const struct hd_model *model); /* all that hd_model_work has to do */
 size_t hd_model_made_bytes(const struct hd_model *model); /* of these, done */
-bool hd_model_found(const struct hd_model *model);        /* a shared copy was there */
+bool hd_model_found(const struct hd_model *model);        /* a shared or cached copy was there */
 /* All of it at once, with the MTP layer. */
 enum hd_err hd_model_load(struct hd_model **out, const struct hd_store *store,
                           const struct hd_backend *backend, struct hd_pool *pool,

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "kernels/arena.h"
+#include "kernels/repack.h"
 #include "model/model.h"
 
 /* One layer's weights. A field that an architecture lacks stays NULL (or has no buffer).
@@ -96,6 +97,8 @@ struct hd_model {
     struct hd_weight **work; /* [n_work], those that the loader works on */
     size_t n_work, work_bytes, copy_bytes;
     struct hd_arena *arena;
+    struct hd_repack *repack; /* the cache's file, in use or moved to; NULL */
+    bool from_cache;          /* pieces are taken from it, as long as they are right */
     atomic_size_t n_made;  /* bytes */
     atomic_bool read_from; /* somebody told the kernel to read the first weights */
     atomic_bool busy;      /* a pass runs */

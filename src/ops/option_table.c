@@ -23,6 +23,10 @@ const struct hd_option hd_option_table[] = {
      "how weights come into memory: mmap (in the background), shm (a copy in /dev/shm that the "
      "next "
      "start finds), memfd (a sealed copy) or none (when first used)"},
+    {"repack", 0, HD_OPT_STRING, "auto", 0, 0, "HOW", RUN_COMMANDS,
+     "copies of the weights in the kernels' layout: cache keeps them under cache/repack in --home "
+     "for the next start and other processes, auto does so where they take at most a tenth of the "
+     "free disk, off makes none (least memory, slow)"},
 
     {"prompt", 'p', HD_OPT_STRING, NULL, 0, 0, "TEXT|N", " generate bench ",
      "generate: the prompt; bench: prompt tokens (default 512)"},

@@ -5,9 +5,11 @@
 #include <stdint.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -17,8 +19,9 @@
 static const char *const models[] = {"qwen2-wide.gguf", "deepseek-v3-mla.gguf", "qwen2-tied"};
 static const char *const kernels[] = {"ref", "avx2", "avx512", "amx"};
 
-static struct hd_engine *start(const char *name, const char *model, const char *preload,
-                               struct hd_errmsg *msg)
+static struct hd_engine *start_repacked(const char *name, const char *model, const char *preload,
+                                        const char *repack, const char *cache_dir,
+                                        struct hd_errmsg *msg)
 {
     struct hd_engine *e = NULL;
     struct hd_engine_options o = HD_ENGINE_OPTIONS_DEFAULT;
@@ -28,6 +31,8 @@ static struct hd_engine *start(const char *name, const char *model, const char *
     o.kv_bytes_max = 1 << 22;
     o.max_sessions = 4;
     o.preload = preload;
+    o.repack = repack;
+    o.cache_dir = cache_dir;
     snprintf(path, sizeof path, HD_TEST_ROOT "/golden/models/%s", model);
     if (hd_engine_new(&e, &o, msg))
         return NULL;
@@ -36,6 +41,12 @@ static struct hd_engine *start(const char *name, const char *model, const char *
         return NULL;
     }
     return e;
+}
+
+static struct hd_engine *start(const char *name, const char *model, const char *preload,
+                               struct hd_errmsg *msg)
+{
+    return start_repacked(name, model, preload, NULL, NULL, msg);
 }
 
 static char *answer(struct hd_engine *e)
@@ -119,6 +130,113 @@ static void unknown_ways_are_refused(void **state)
     assert_non_null(strstr(msg.text, "--preload: \"disk\" is none of mmap, shm, memfd, none"));
 }
 
+/* --- repacked weights on disk ---------------------------------------------------------------- */
+
+/* The one file of repacked weights in a folder; false where there is none. */
+static bool find_cached(char out[300], const char *cache_dir)
+{
+    char folder[256];
+    struct dirent *d;
+    bool found = false;
+    snprintf(folder, sizeof folder, "%s/repack", cache_dir);
+    DIR *dir = opendir(folder);
+    while (dir && (d = readdir(dir)))
+        if (strstr(d->d_name, ".repack") && !strstr(d->d_name, ".tmp")) {
+            assert_false(found);
+            found = true;
+            snprintf(out, 300, "%.200s/%.90s", folder, d->d_name);
+        }
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
+static void wait_cached(char out[300], const char *cache_dir)
+{
+    const struct timespec pause = {.tv_nsec = 5000000};
+    for (int i = 0; !find_cached(out, cache_dir); i++) {
+        assert_true(i < 6000);
+        nanosleep(&pause, NULL);
+    }
+}
+
+static void expect_answer(const char *want, const char *name, const char *model, const char *repack,
+                          const char *cache_dir, bool reused)
+{
+    struct hd_errmsg msg = {0};
+    char path[300];
+    struct hd_engine *e = start_repacked(name, model, NULL, repack, cache_dir, &msg);
+    if (!e)
+        fail_msg("%s", msg.text);
+    for (int i = 0; i < 2; i++) {
+        char *got = answer(e);
+        if (strcmp(got, want) != 0)
+            fail_msg("%s, %s, %s: another answer", name, model, repack);
+        free(got);
+        if (strcmp(repack, "off") != 0)
+            expect_loaded(e, reused);
+    }
+    if (!strcmp(repack, "cache"))
+        wait_cached(path, cache_dir);
+    hd_engine_free(e);
+}
+
+static void overwrite(const char *path, long at, const char *text)
+{
+    FILE *f = fopen(path, "r+b");
+    assert_non_null(f);
+    assert_int_equal(fseek(f, at, at < 0 ? SEEK_END : SEEK_SET), 0);
+    assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
+    assert_int_equal(fclose(f), 0);
+}
+
+/* Made by one engine, used by the next, made anew where it is damaged: always the same answer. */
+static void run_cached(const char *name, const char *model)
+{
+    char dir[] = "/tmp/hd_cached_XXXXXX", path[300], command[64];
+    struct hd_errmsg msg = {0};
+    assert_non_null(mkdtemp(dir));
+    struct hd_engine *e = start(name, model, NULL, &msg);
+    if (e) {
+        char *want = answer(e);
+        hd_engine_free(e);
+        expect_answer(want, name, model, "off", dir, false);
+        assert_false(find_cached(path, dir));
+        expect_answer(want, name, model, "auto", dir, false); /* too small a model for auto */
+        assert_false(find_cached(path, dir));
+        expect_answer(want, name, model, "cache", dir, false);
+        expect_answer(want, name, model, "cache", dir, true);
+        expect_answer(want, name, model, "auto", dir, false);
+        assert_true(find_cached(path, dir));
+        overwrite(path, 2 << 20, "wrong weights"); /* the data's beginning */
+        expect_answer(want, name, model, "cache", dir, true);
+        overwrite(path, 100, "wrong head");
+        expect_answer(want, name, model, "cache", dir, false);
+        wait_cached(path, dir);
+        assert_int_equal(truncate(path, 5000), 0);
+        expect_answer(want, name, model, "cache", dir, false);
+        free(want);
+    }
+    snprintf(command, sizeof command, "rm -r %s", dir);
+    assert_int_equal(system(command), 0);
+}
+
+static void the_same_answer_from_repacked_weights(void **state)
+{
+    for (size_t k = 1; k < sizeof kernels / sizeof *kernels; k++)
+        for (size_t m = 0; m < sizeof models / sizeof *models; m++)
+            run_cached(kernels[k], models[m]);
+}
+
+static void unknown_repacking_is_refused(void **state)
+{
+    struct hd_errmsg msg = {0};
+    assert_null(start_repacked("auto", models[0], NULL, "always", NULL, &msg));
+    assert_non_null(strstr(msg.text, "--repack: \"always\" is none of auto, off, cache"));
+    assert_null(start_repacked("auto", models[0], "shm", "off", NULL, &msg));
+    assert_non_null(strstr(msg.text, "there is no copy for --preload shm"));
+}
+
 /* --- memory ---------------------------------------------------------------------------------- */
 
 static void put(const char *root, const char *name, const char *text)
@@ -191,6 +309,8 @@ int main(void)
         cmocka_unit_test(the_same_answer_however_weights_come),
         cmocka_unit_test(an_engine_can_end_while_it_loads),
         cmocka_unit_test(unknown_ways_are_refused),
+        cmocka_unit_test(the_same_answer_from_repacked_weights),
+        cmocka_unit_test(unknown_repacking_is_refused),
         cmocka_unit_test(what_does_not_fit_is_refused_with_figures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
