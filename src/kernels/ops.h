@@ -91,20 +91,20 @@ struct hd_weight {
 /* Where finished pieces of a copy are found (repack.h). */
 struct hd_weight_cached {
     int fd;
-    bool mapped;            /* the copy's memory is a copy-on-write map of the file */
-    uint64_t at;            /* of the copy, in the file */
-    const uint64_t *sums;   /* hd_hash64_bulk of `grab` parts each, seeded with the first one */
-    atomic_size_t *n_bad;   /* pieces that were wrong */
+    bool mapped;          /* the copy's memory is a copy-on-write map of the file */
+    uint64_t at;          /* of the copy, in the file */
+    const uint64_t *sums; /* hd_hash64_bulk of `grab` parts each, seeded with the first one */
+    atomic_size_t *n_bad; /* pieces that were wrong */
 };
 
 /* How far a copy has come. Threads take parts by `next`; who finishes the last one says so. */
 struct hd_weight_fill {
-    atomic_size_t next, done; /* parts */
-    size_t grab;              /* parts taken at once */
-    atomic_bool ready;        /* all parts are made: products may read the copy */
-    bool on_demand;           /* nobody works on it in the background */
+    atomic_size_t next, done;              /* parts */
+    size_t grab;                           /* parts taken at once */
+    atomic_bool ready;                     /* all parts are made: products may read the copy */
+    bool on_demand;                        /* nobody works on it in the background */
     const struct hd_weight_cached *cached; /* NULL: parts are made from the source */
-    atomic_size_t *progress;  /* bytes made, of all weights that share the counter; or NULL */
+    atomic_size_t *progress; /* bytes made, of all weights that share the counter; or NULL */
     pthread_mutex_t mu;
     pthread_cond_t made; /* ready became true */
 };

@@ -53,9 +53,9 @@ bool hd_repack__is_huge(const void *p, size_t bytes);
 bool hd_repack__read(int fd, void *out, size_t n, uint64_t at);
 
 struct hd_repack {
-    struct hd_repack__plan plan; /* as read, hence with the checksums */
-    int fd;                      /* locked, shared */
-    uint8_t *map;                /* of the data, or NULL */
+    struct hd_repack__plan plan;        /* as read, hence with the checksums */
+    int fd;                             /* locked, shared */
+    uint8_t *map;                       /* of the data, or NULL */
     struct hd_weight_cached *of_weight; /* [n_row] */
     atomic_size_t n_bad;
 };

@@ -160,6 +160,14 @@ static void wait_cached(char out[300], const char *cache_dir)
     }
 }
 
+/* Into the page cache: a file that is not there yet is slower to read than copies are to make. */
+static void warm(const char *path)
+{
+    char *bytes;
+    assert_int_equal(hd_file_read(&bytes, NULL, path, 1 << 30, NULL), 0);
+    free(bytes);
+}
+
 static void expect_answer(const char *want, const char *name, const char *model, const char *repack,
                           const char *cache_dir, bool reused)
 {
@@ -176,8 +184,10 @@ static void expect_answer(const char *want, const char *name, const char *model,
         if (strcmp(repack, "off") != 0)
             expect_loaded(e, reused);
     }
-    if (!strcmp(repack, "cache"))
+    if (!strcmp(repack, "cache")) {
         wait_cached(path, cache_dir);
+        warm(path);
+    }
     hd_engine_free(e);
 }
 
@@ -212,7 +222,6 @@ static void run_cached(const char *name, const char *model)
         expect_answer(want, name, model, "cache", dir, true);
         overwrite(path, 100, "wrong head");
         expect_answer(want, name, model, "cache", dir, false);
-        wait_cached(path, dir);
         assert_int_equal(truncate(path, 5000), 0);
         expect_answer(want, name, model, "cache", dir, false);
         free(want);

@@ -93,8 +93,11 @@ static void model_close(struct model *m)
 
 static struct hd_repack_key key_of(const struct model *m)
 {
-    return (struct hd_repack_key){
-        .path = path, .identity = IDENTITY, .source = "/models/m.gguf", .weights = m->w, .n = N_WEIGHT};
+    return (struct hd_repack_key){.path = path,
+                                  .identity = IDENTITY,
+                                  .source = "/models/m.gguf",
+                                  .weights = m->w,
+                                  .n = N_WEIGHT};
 }
 
 static void save(const struct model *m)
