@@ -75,7 +75,10 @@ enum hd_err hd_app_engine_kernels(struct hd_engine **out, struct hd_model_info *
     options.preload = hd_options_str(app->options, "preload");
     options.repack = hd_options_str(app->options, "repack");
     char *cache_dir = hd_path_join(app->home, "cache");
-    options.cache_dir = cache_dir; /* without memory for its name there is none */
+    /* Without memory for its name there is none. A benchmark is not disturbed by writing one unless
+     * it is asked for. */
+    if (strcmp(app->command, "bench") != 0 || hd_options_is_set(app->options, "repack"))
+        options.cache_dir = cache_dir;
     if (!n_ctx)
         n_ctx = (int)hd_options_int(app->options, "ctx");
     err = hd_engine_new(&engine, &options, msg);

@@ -74,7 +74,7 @@ size_t hd_repack_n_bad(const struct hd_repack *repack);
 enum hd_err hd_repack_write(const struct hd_repack_key *key, const atomic_bool *stop,
                             struct hd_errmsg *msg);
 /* Puts the file's pages in the place of the copies at `memory` (contiguous, hd_repack_bytes),
- * 64 MB at a time, each compared first; products may run meanwhile. Stops early, with the rest left
+ * 16 MB at a time, each compared first; products may run meanwhile. Stops early, with the rest left
  * as it was, where bytes differ (FORMAT), pages would be small and `small` is false (UNSUPPORTED),
  * or *stop becomes true (CANCELLED). */
 enum hd_err hd_repack_move(struct hd_repack *repack, void *memory, size_t bytes, bool small,

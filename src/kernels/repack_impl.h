@@ -6,7 +6,7 @@
 #include "kernels/ops.h"
 #include "kernels/repack.h"
 
-enum { HD_REPACK_PAGE = 4096, HD_REPACK_HUGE = 2 << 20, HD_REPACK_SLICE = 64 << 20 };
+enum { HD_REPACK_PAGE = 4096, HD_REPACK_HUGE = 2 << 20, HD_REPACK_SLICE = 16 << 20 };
 
 struct hd_repack__head {
     char magic[8]; /* "HDREPACK" */

@@ -156,6 +156,47 @@ def test_a_shared_copy_outlives_its_process():
     assert shared_copies() == before
 
 
+def cached(home):
+    return glob.glob(os.path.join(home, "cache/repack/*.repack"))
+
+
+def test_repacked_weights_on_disk():
+    """Made once, used by the next; whatever is done to the file or its writer, the text stays."""
+    with tempfile.TemporaryDirectory() as home:
+        def text(how):
+            return run("generate", "-m", TINY, "-p", "hello", "-n", "12", "--home", home, "--repack", how)
+
+        want = text("off")
+        assert not cached(home)
+        for i in range(12):  # killed at any moment, while it writes too
+            writer = subprocess.Popen([BINARY, "serve", "--port", "0", "--home", home, "-m", TINY, "--repack", "cache"],
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=clean_environment())
+            time.sleep(0.02 + 0.01 * i)
+            writer.kill()
+            writer.wait()
+            assert text("auto") == want
+        with Server(TINY, "--home", home, "--repack", "cache") as s:
+            end = time.time() + 60 * SLOW
+            while not cached(home) and time.time() < end:
+                time.sleep(0.01)
+            files = cached(home)
+            if not files:
+                return skipped.append("repacked weights: nothing was kept (no vector kernels here?)")
+            assert len(files) == 1 and os.stat(files[0]).st_mode & 0o777 == 0o600
+            assert text("cache") == want  # two processes, one file
+        with open(files[0], "r+b") as f:  # rot in the data, which begins at 2 MiB
+            f.seek(2 << 20)
+            f.write(b"rot" * 400)
+        assert text("cache") == want
+        with open(files[0], "r+b") as f:
+            f.truncate(100000)
+        assert text("cache") == want
+        assert not glob.glob(os.path.join(home, "cache/repack/*.tmp")), "a leftover"
+    error = subprocess.run([BINARY, "generate", "-m", TINY, "-p", "x", "--repack", "always"], capture_output=True,
+                           text=True).stderr
+    assert "none of auto, off, cache" in error, error
+
+
 def test_memory_at_rest():
     """One copy of the weights, the KV in use, and 64 MB."""
     there = [path for path in REAL if os.path.exists(path)]
