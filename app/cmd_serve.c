@@ -242,6 +242,7 @@ static enum hd_err start(struct serve *s, struct hd_errmsg *msg)
     e.max_sessions = (int)hd_options_int(s->options, old ? "max-sessions" : "max-sequences");
     e.max_queue = (int)hd_options_int(s->options, "max-queue");
     e.kv_bytes_max = (size_t)hd_options_number(s->options, "kv-bytes");
+    e.kv_type = hd_options_str(s->options, "kv-type");
     e.preload = hd_options_str(s->options, "preload");
     e.repack = hd_options_str(s->options, "repack");
     char *cache_dir = hd_path_join(s->app->home, "cache");

@@ -71,6 +71,7 @@ enum hd_err hd_app_engine_kernels(struct hd_engine **out, struct hd_model_info *
     options.max_batch_tokens = (int)hd_options_int(app->options, "max-batch-tokens");
     options.max_sessions = max_sessions;
     options.kv_bytes_max = (size_t)hd_options_number(app->options, "kv-bytes");
+    options.kv_type = hd_options_str(app->options, "kv-type");
     options.mtp = hd_options_flag(app->options, "mtp");
     options.preload = hd_options_str(app->options, "preload");
     options.repack = hd_options_str(app->options, "repack");

@@ -26,6 +26,7 @@ struct hd_engine_options {
     int max_sessions;        /* requests that run at once; more wait */
     int max_queue;           /* requests that wait; more are refused with BUSY */
     size_t kv_bytes_max;     /* KV of all sessions of a model; 0 = a quarter of the free memory */
+    const char *kv_type;     /* "f16" (or NULL), "q8": 8 bits, half the memory */
     bool mtp;                /* load multi-token-prediction layers too, where there are any */
     const char *spill_dir;   /* KV blocks are kept on disk here (0600, encrypted); NULL = nowhere */
     double spill_bytes;      /* of files there, at most */

@@ -30,6 +30,14 @@ static enum hd_err parse_repack(enum hd_repack_mode *out, const char *name, stru
     return hd_fail(msg, HD_ERR_USAGE, "--repack: \"%.40s\" is none of auto, off, cache", name);
 }
 
+static enum hd_err parse_kv_type(bool *kv8, const char *name, struct hd_errmsg *msg)
+{
+    *kv8 = name && !strcmp(name, "q8");
+    return !name || *kv8 || !strcmp(name, "f16")
+               ? HD_OK
+               : hd_fail(msg, HD_ERR_USAGE, "--kv-type: \"%.40s\" is none of f16, q8", name);
+}
+
 static enum hd_err check_options(const struct hd_engine_options *o, struct hd_errmsg *msg)
 {
     if (o->n_thread < 0 || o->n_thread > 1024)
@@ -55,6 +63,7 @@ enum hd_err hd_engine_new(struct hd_engine **out, const struct hd_engine_options
         return hd_fail(msg, HD_ERR_NOMEM, "engine: out of memory");
     e->options = *options;
     /* borrowed for this call only */
+    e->options.kv_type = NULL;
     e->options.preload = e->options.spill_dir = e->options.repack = e->options.cache_dir = NULL;
     /* Chunks of a prompt end at multiples of the block, so a step takes whole blocks. */
     e->options.max_batch_tokens =
@@ -74,6 +83,8 @@ enum hd_err hd_engine_new(struct hd_engine **out, const struct hd_engine_options
         err = hd_fail(msg, HD_ERR_NOMEM, "engine: out of memory");
     if (!err)
         err = parse_preload(&e->preload, options->preload, msg);
+    if (!err)
+        err = parse_kv_type(&e->kv8, options->kv_type, msg);
     if (!err)
         err = parse_repack(&e->repack, options->repack, msg);
     if (!err && e->repack == HD_REPACK_OFF && e->preload != HD_PRELOAD_MMAP)

@@ -206,6 +206,7 @@ struct hd_engine {
     char *kernels;
     enum hd_preload preload;
     enum hd_repack_mode repack;
+    bool kv8;
     char *cache_dir; /* of repacked weights; NULL: none */
     const struct hd_backend *backend;
     struct hd_pool *pool; /* run by the scheduler thread only */

@@ -180,6 +180,8 @@ static enum hd_err bind_model(struct hd_engine *e, struct hd_loaded *m, struct h
     if (err)
         return err;
     m->hp = hd_model_hparams(m->model);
+    if (e->kv8 && m->hp->arch != HD_ARCH_BERT && (err = hd_model_set_kv8(m->model, msg)))
+        return err;
     if (e->repack == HD_REPACK_OFF)
         hd_model_without_copies(m->model);
     if (m->tokenizer && hd_tokenizer_n_vocab(m->tokenizer) > (size_t)m->hp->n_vocab)
@@ -337,11 +339,12 @@ static enum hd_err set_root_key(const struct hd_engine *e, struct hd_loaded *m)
     enum hd_err err = hd_store_identity(m->store, identity);
     if (!err && stat("/proc/self/exe", &st))
         err = HD_ERR_IO;
-    int n = err ? 0
-                : snprintf(text, sizeof text, "holdfast kv 2 prompt %.200s %s %zu %s %lld %lld.%ld",
-                           m->name, hd_backend_name(e->backend), hd_model_kv_block_bytes(m->model),
-                           identity, (long long)st.st_size, (long long)st.st_mtim.tv_sec,
-                           st.st_mtim.tv_nsec);
+    int n =
+        err ? 0
+            : snprintf(text, sizeof text, "holdfast kv 3 prompt %.200s %s %s %zu %s %lld %lld.%ld",
+                       m->name, hd_backend_name(e->backend), e->kv8 ? "q8" : "own",
+                       hd_model_kv_block_bytes(m->model), identity, (long long)st.st_size,
+                       (long long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
     if (!err)
         err = hd_sha256_hex(hex, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
     if (!err)

@@ -171,7 +171,10 @@ struct hd_rope {
 void hd_op_rope(struct hd_stream *s, struct hd_tensor x, const struct hd_rope *rope,
                 const int32_t *positions, int64_t n);
 
-/* A cache of one layer: [n_block, n_head, HD_KV_BLOCK, dim], dtype F32 or F16; nb gives strides. */
+/* A cache of one layer: [n_block, n_head, HD_KV_BLOCK, dim], dtype F32, F16 or (not in ref) Q8_0: 8
+ * bits with a scale for each position, head and 32 elements, dim a multiple of 32. A scale for
+ * several positions would change when the next one is written, and a row would then depend on where
+ * a chunk ends. nb gives strides. */
 
 /* Rows of one sequence inside a batch. */
 struct hd_seq_rows {

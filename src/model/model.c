@@ -105,6 +105,7 @@ enum hd_err hd_model_bind(struct hd_model **out, const struct hd_store *store,
     model->backend = backend;
     model->hp = hp;
     model->preload = preload;
+    model->kv_dtype = hd_backend_kv_dtype(backend);
     struct hd_binder binder = {.model = model, .pool = pool, .usage = HD_WEIGHT_LAZY, .msg = msg};
     if (preload == HD_PRELOAD_SHM || preload == HD_PRELOAD_MEMFD)
         binder.usage |= HD_WEIGHT_COPY;

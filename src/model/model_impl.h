@@ -81,6 +81,7 @@ struct hd_model {
     const struct hd_store *store;
     const struct hd_backend *backend;
     struct hd_hparams hp;
+    enum hd_dtype kv_dtype;
     struct hd_weight *token_embd; /* [n_vocab, n_embd] */
     struct hd_weight *output;     /* [n_vocab, n_embd]; token_embd where tied */
     struct hd_tensor output_norm; /* [n_embd] */

@@ -115,20 +115,35 @@ static void kv_widths(const struct hd_hparams *hp, int64_t *k, int64_t *v)
     *v = hp->arch == HD_ARCH_DEEPSEEK ? 0 : *k;
 }
 
+enum hd_err hd_model_set_kv8(struct hd_model *model, struct hd_errmsg *msg)
+{
+    enum { GROUP = 32 };
+    const struct hd_hparams *hp = &model->hp;
+    if (model->kv_dtype == HD_F32)
+        return hd_fail(msg, HD_ERR_UNSUPPORTED,
+                       "--kv-type q8: the %s kernels keep KV in F32 (use others, or f16)",
+                       hd_backend_name(model->backend));
+    if (hp->head_dim % GROUP || (hp->arch == HD_ARCH_DEEPSEEK && hp->kv_lora_rank % GROUP))
+        return hd_fail(msg, HD_ERR_UNSUPPORTED,
+                       "--kv-type q8: heads of %d elements are no multiple of %d (use f16)",
+                       hp->head_dim, GROUP);
+    model->kv_dtype = HD_Q8_0;
+    return HD_OK;
+}
+
 size_t hd_model_kv_block_bytes(const struct hd_model *model)
 {
     int64_t k, v;
     kv_widths(&model->hp, &k, &v);
-    return hd_dtype_row_bytes(hd_backend_kv_dtype(model->backend), k + v) * HD_KV_BLOCK *
-           (size_t)hd_model__n_kv(model);
+    return hd_dtype_row_bytes(model->kv_dtype, k + v) * HD_KV_BLOCK * (size_t)hd_model__n_kv(model);
 }
 
 /* A layer's k or v at `offset` of each block. */
 static struct hd_tensor cache_view(const struct hd_runner *r, size_t offset, size_t block_bytes)
 {
     const struct hd_hparams *hp = &r->model->hp;
-    struct hd_tensor t = hd_tensor_at(r->kv_buffer, offset, hd_backend_kv_dtype(r->model->backend),
-                                      hp->head_dim, HD_KV_BLOCK, hp->n_head_kv, r->options.n_block);
+    struct hd_tensor t = hd_tensor_at(r->kv_buffer, offset, r->model->kv_dtype, hp->head_dim,
+                                      HD_KV_BLOCK, hp->n_head_kv, r->options.n_block);
     t.nb[3] = block_bytes;
     return t;
 }

@@ -19,6 +19,9 @@ const struct hd_option hd_option_table[] = {
      "stretch (0 = 512)"},
     {"kv-bytes", 0, HD_OPT_NUMBER, "0", 0, 1e15, "BYTES", RUN_COMMANDS,
      "memory for the KV cache; 0 = a quarter of the free memory"},
+    {"kv-type", 0, HD_OPT_STRING, "f16", 0, 0, "TYPE", RUN_COMMANDS,
+     "KV cache in f16, or in q8: 8 bits and a scale per 32 elements, 53% of the memory; ref keeps "
+     "F32"},
     {"preload", 0, HD_OPT_STRING, "mmap", 0, 0, "HOW", RUN_COMMANDS,
      "how weights come into memory: mmap (in the background), shm (a copy in /dev/shm that the "
      "next "

@@ -53,10 +53,23 @@ struct rows {
 /* --- a block of the cache to F32
  * ------------------------------------------------------------------ */
 
+/* Eight elements of one block of Q8_0: f16 scale, 32 signed bytes. */
+INLINE __m256 load8_q8(const uint8_t *row, int64_t d)
+{
+    const uint8_t *block = row + d / 32 * 34;
+    uint16_t scale;
+    memcpy(&scale, block, sizeof scale);
+    __m128i bytes = _mm_loadl_epi64((const __m128i *)(block + 2 + d % 32));
+    __m256 f = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+    return _mm256_mul_ps(f, _mm256_cvtph_ps(_mm_set1_epi16((short)scale)));
+}
+
 INLINE __m256 load8(const struct hd_tensor *cache, const uint8_t *row, int64_t d)
 {
     if (cache->dtype == HD_F32)
         return _mm256_loadu_ps((const float *)row + d);
+    if (cache->dtype == HD_Q8_0)
+        return load8_q8(row, d);
     return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(row + 2 * d)));
 }
 
@@ -114,7 +127,9 @@ static void load_values(float *out, const struct hd_tensor *v, const uint8_t *bl
             memset(out, 0, (size_t)stride * sizeof *out);
             continue;
         }
-        for (int64_t d = 0; d < dim; d += VW)
+        for (int64_t d = 0; v->dtype == HD_Q8_0 && d < dim; d += 8) /* dim is a multiple of 32 */
+            _mm256_storeu_ps(out + d, load8_q8(row, d));
+        for (int64_t d = 0; v->dtype != HD_Q8_0 && d < dim; d += VW)
             vec_store(out + d, v->dtype == HD_F32
                                    ? vec_load_n((const float *)row + d, dim - d)
                                    : vec_load_f16_n((const uint16_t *)row + d, dim - d));

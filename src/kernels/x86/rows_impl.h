@@ -203,6 +203,10 @@ static void write_task(void *ud, size_t begin, size_t end, int thread)
         for (int64_t h = 0; h < job->rows->ne[1]; h++) {
             const float *from = hd_tensor_row(job->rows, h, job->seq->begin + (int64_t)i);
             void *to = hd_kv_row(job->cache, job->seq->table, job->seq->pos + (int64_t)i, h);
+            if (job->cache->dtype == HD_Q8_0) {
+                hd_quantise_q8_0(to, from, dim);
+                continue;
+            }
             for (int64_t d = 0; d < dim; d += VW) {
                 vec v = vec_load_n(from + d, dim - d);
                 if (job->cache->dtype == HD_F32)

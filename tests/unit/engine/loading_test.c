@@ -237,6 +237,98 @@ static void the_same_answer_from_repacked_weights(void **state)
             run_cached(kernels[k], models[m]);
 }
 
+/* --- 8-bit KV -------------------------------------------------------------------------------- */
+
+static struct hd_engine *start_kv8(const char *kernels_name, int threads, int batch,
+                                   const char *spill, struct hd_errmsg *msg)
+{
+    struct hd_engine *e = NULL;
+    struct hd_engine_options o = HD_ENGINE_OPTIONS_DEFAULT;
+    o.kernels = kernels_name;
+    o.n_thread = threads;
+    o.max_batch_tokens = batch;
+    o.max_sessions = 2;
+    o.kv_bytes_max = 1 << 22;
+    o.kv_type = "q8";
+    o.spill_dir = spill;
+    o.spill_bytes = spill ? 1e7 : 0;
+    if (hd_engine_new(&e, &o, msg))
+        return NULL;
+    if (hd_engine_load(e, "m", HD_TEST_ROOT "/golden/models/qwen2-wide.gguf", 0, msg)) {
+        hd_engine_free(e);
+        return NULL;
+    }
+    return e;
+}
+
+static char *long_answer(struct hd_engine *e, int *n_cached)
+{
+    int32_t ids[300];
+    struct hd_errmsg msg = {0};
+    struct hd_result result;
+    char *text = NULL;
+    for (int i = 0; i < 300; i++)
+        ids[i] = 20 + i * 37 % 200;
+    struct hd_request r = {.ids = ids,
+                           .n_id = 300,
+                           .n_max = 40,
+                           .ignore_end = true,
+                           .sampling = {.temperature = 1, .top_p = 1, .repetition_penalty = 1}};
+    if (hd_engine_generate(e, &text, NULL, &result, &r, &msg))
+        fail_msg("%s", msg.text);
+    *n_cached = result.n_cached;
+    return text;
+}
+
+/* Neither threads nor chunks nor reuse, in memory or from disk, change a bit of it. */
+static void eight_bit_kv_gives_one_answer(void **state)
+{
+    static const struct {
+        int threads, batch;
+    } ways[] = {{2, 512}, {1, 64}, {2, 128}, {2, 512}};
+    for (size_t k = 1; k < sizeof kernels / sizeof *kernels; k++) {
+        char dir[] = "/tmp/hd_kv8_XXXXXX", command[64], *want = NULL;
+        struct hd_errmsg msg = {0};
+        int n_cached, from_disk = 0;
+        assert_non_null(mkdtemp(dir));
+        for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+            bool spill = i == 0 || i == 3;
+            struct hd_engine *e =
+                start_kv8(kernels[k], ways[i].threads, ways[i].batch, spill ? dir : NULL, &msg);
+            if (!e)
+                break; /* this machine lacks the kernels */
+            for (int again = 0; again < 2; again++) {
+                char *text = long_answer(e, &n_cached);
+                want = want ? want : strdup(text);
+                assert_string_equal(text, want);
+                free(text);
+                if (again)
+                    assert_true(n_cached >= 192);
+                else if (i == 3)
+                    from_disk = n_cached;
+            }
+            hd_engine_free(e);
+        }
+        if (want)
+            assert_true(from_disk >= 192);
+        free(want);
+        snprintf(command, sizeof command, "rm -r %s", dir);
+        assert_int_equal(system(command), 0);
+    }
+}
+
+static void eight_bit_kv_is_refused_by_name(void **state)
+{
+    struct hd_errmsg msg = {0};
+    struct hd_engine *e = NULL;
+    struct hd_engine_options o = HD_ENGINE_OPTIONS_DEFAULT;
+    assert_null(start_kv8("ref", 1, 512, NULL, &msg));
+    assert_non_null(strstr(msg.text, "--kv-type q8: the ref kernels keep KV in F32"));
+    o.kv_type = "q4";
+    assert_int_equal(hd_engine_new(&e, &o, &msg), HD_ERR_USAGE);
+    assert_non_null(strstr(msg.text, "--kv-type: \"q4\" is none of f16, q8"));
+}
+
 static void unknown_repacking_is_refused(void **state)
 {
     struct hd_errmsg msg = {0};
@@ -320,6 +412,8 @@ int main(void)
         cmocka_unit_test(unknown_ways_are_refused),
         cmocka_unit_test(the_same_answer_from_repacked_weights),
         cmocka_unit_test(unknown_repacking_is_refused),
+        cmocka_unit_test(eight_bit_kv_gives_one_answer),
+        cmocka_unit_test(eight_bit_kv_is_refused_by_name),
         cmocka_unit_test(what_does_not_fit_is_refused_with_figures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

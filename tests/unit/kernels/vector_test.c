@@ -575,6 +575,7 @@ static void experts_obey_their_orders(void **state)
 struct heads_shape {
     int64_t heads, kv_heads, dim_k, dim_v;
     bool v_in_k;
+    bool kv8; /* an 8-bit cache; ref gets rows that were rounded so before */
 };
 
 /* Sequences of one batch with caches of their own, blocks scattered. */
@@ -588,11 +589,26 @@ struct attention_case {
     int64_t n_kv_row;
 };
 
+/* What an 8-bit cache makes of rows. */
+static void round_rows(float *rows, int64_t n, int64_t dim)
+{
+    uint8_t block[34 * 8];
+    for (int64_t i = 0; i < n; i++, rows += dim) {
+        hd_quantise_q8_0(block, rows, dim);
+        hd_dtype_info(HD_Q8_0)->dequantise(rows, block, dim);
+    }
+}
+
 static float *run_attention(const struct hd_backend *b, struct hd_stream *s,
                             const struct attention_case *c, enum hd_form form)
 {
     const struct heads_shape *h = &c->shape;
-    enum hd_dtype kv = hd_backend_kv_dtype(b);
+    bool ref = hd_backend_kv_dtype(b) == HD_F32;
+    enum hd_dtype kv = h->kv8 && !ref ? HD_Q8_0 : hd_backend_kv_dtype(b);
+    if (h->kv8 && ref) {
+        round_rows(c->k_rows, c->n_kv_row * h->kv_heads, h->dim_k);
+        round_rows(c->v_rows, c->n_kv_row * h->kv_heads, h->dim_v);
+    }
     struct hd_tensor k = tensor_new(b, kv, h->dim_k, HD_KV_BLOCK, h->kv_heads, 32, NULL);
     struct hd_tensor v = tensor_new(b, kv, h->dim_v, HD_KV_BLOCK, h->kv_heads, 32, NULL);
     struct hd_tensor kr = tensor_new(b, HD_F32, h->dim_k, h->kv_heads, c->n_kv_row, 1, c->k_rows);
@@ -618,8 +634,10 @@ static float *run_attention(const struct hd_backend *b, struct hd_stream *s,
 static void attention_matches_ref_and_is_invariant(void **state)
 {
     static const struct heads_shape shapes[] = {
-        {12, 2, 128, 128, false}, {14, 2, 64, 64, false}, {3, 3, 20, 12, false},
-        {5, 1, 72, 64, true},     {96, 1, 80, 64, true},
+        {12, 2, 128, 128, false, false}, {14, 2, 64, 64, false, false},
+        {3, 3, 20, 12, false, false},    {5, 1, 72, 64, true, false},
+        {96, 1, 80, 64, true, false},    {12, 2, 128, 128, false, true},
+        {14, 2, 64, 64, false, true},    {5, 1, 96, 64, true, true},
     };
     FOR_EACH_BACKEND(p)
     {
