@@ -94,7 +94,9 @@ static void keep_other_language(struct hd_kb_hits *hits, bool chinese_question)
             hits->items[i] = hits->items[n];
             hits->items[n++] = hit;
         }
-    struct hd_kb_hits rest = {.items = malloc((hits->n - n + 1) * sizeof *rest.items)};
+    if (n == hits->n)
+        return;
+    struct hd_kb_hits rest = {.items = malloc((hits->n - n) * sizeof *rest.items)};
     if (rest.items) {
         rest.n = hits->n - n;
         memcpy(rest.items, hits->items + n, rest.n * sizeof *rest.items);
