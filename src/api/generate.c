@@ -122,11 +122,12 @@ static void send_locked(struct hd_api__gen *gen, bool note)
 {
     size_t len;
     const char *data = news_locked(gen, &len);
-    if (len) /* a client that is gone or stuck is cancelled by the event thread */
-        hd_http_stream_write(gen->call.http, data, len);
+    /* Noted before it is sent: who takes the stream up has had nothing that is not noted. */
     if (gen->stream && note && len)
         hd_api__stream_note(gen->call.api->streams, gen->stream, gen, gen->n_sent, gen->c->index,
                             data, len);
+    if (len) /* a client that is gone or stuck is cancelled by the event thread */
+        hd_http_stream_write(gen->call.http, data, len);
     hd_buf_clear(&gen->event);
 }
 

@@ -16,7 +16,8 @@ def run(namespace, skipped=()):
             print(f"ok    {name} ({time.time() - began:.1f} s)", flush=True)
         except Exception as error:  # noqa: BLE001: a test's failure, whatever it is
             failed += 1
-            print(f"FAIL  {name}: {type(error).__name__}: {error}", flush=True)
+            line = error.__traceback__.tb_next.tb_lineno if error.__traceback__.tb_next else 0
+            print(f"FAIL  {name}, line {line}: {type(error).__name__}: {error}", flush=True)
     for line in skipped:
         print("skip  " + line)
     print(f"{passed - len(skipped)} passed, {failed} failed")

@@ -171,7 +171,7 @@ def test_streams_are_taken_up_where_they_were_left():
         first = read_events(reply, 4)
         other, taken = take_up(s, json.loads(first[0][1])["id"], first[-1][0])
         second = read_events(taken, 3)
-        assert second[0][0] == first[-1][0] + 1
+        assert second[0][0] == first[-1][0] + 1, (taken.status, first[-1][0], second)
         assert s.wait_metric("holdfast_running_requests", lambda n: n <= 1, 10 * SLOW)
         for c in (connection, other):
             c.close()
