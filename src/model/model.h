@@ -91,8 +91,8 @@ const struct hd_backend *hd_model_backend(const struct hd_model *model);
 size_t hd_model_weight_bytes_per_token(const struct hd_model *model);
 /* The multi-token-prediction layer was asked for and is there: hd_runner_draft may be called. */
 bool hd_model_has_mtp(const struct hd_model *model);
-/* Keeps KV in 8 bits (Q8_0) instead of the back end's own type; before a runner is made. UNSUPPORTED
- * where kernels or head sizes cannot, with a sentence. */
+/* Keeps KV in 8 bits (Q8_0) instead of the back end's own type; before a runner is made.
+ * UNSUPPORTED where kernels or head sizes cannot, with a sentence. */
 enum hd_err hd_model_set_kv8(struct hd_model *model, struct hd_errmsg *msg);
 /* Bytes of KV cache per block of HD_KV_BLOCK tokens, all layers. */
 size_t hd_model_kv_block_bytes(const struct hd_model *model);

@@ -100,10 +100,10 @@ struct hd_model {
     struct hd_arena *arena;
     struct hd_repack *repack; /* the cache's file, in use or moved to; NULL */
     bool from_cache;          /* pieces are taken from it, as long as they are right */
-    atomic_size_t n_made;  /* bytes */
-    atomic_bool read_from; /* somebody told the kernel to read the first weights */
-    atomic_bool busy;      /* a pass runs */
-    double reserved_at;    /* hd_clock_seconds */
+    atomic_size_t n_made;     /* bytes */
+    atomic_bool read_from;    /* somebody told the kernel to read the first weights */
+    atomic_bool busy;         /* a pass runs */
+    double reserved_at;       /* hd_clock_seconds */
 };
 
 /* KV of one layer, views of the one buffer of all layers: [n_block][n_layer][k, v]. A block's KV of

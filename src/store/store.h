@@ -105,13 +105,14 @@ bool hd_store_resident(const struct hd_store *store);
  * file's device, inode, size and time of change. */
 enum hd_err hd_store_identity(const struct hd_store *store, char hex[65]);
 /* The same for what is kept on disk across restarts, wherever the files are mounted: 64 hexadecimal
- * digits of each file's inode, size, times, and some of its contents, and of a folder's config.json.
+ * digits of each file's inode, size, times, and some of its contents, and of a folder's
+ * config.json.
  *
- * A digest of everything would take seconds per gigabyte at each start. Whoever writes to a file, or
- * puts another in its place, changes its inode or the time of its last change of state, which unlike
- * the time of modification nobody can set back; so size and times alone would do on a local file
- * system. The samples (the first 64 KB and 16 pages spread over the file) are for those that only
- * imitate inodes and times, such as network and overlay file systems. */
+ * A digest of everything would take seconds per gigabyte at each start. Whoever writes to a file,
+ * or puts another in its place, changes its inode or the time of its last change of state, which
+ * unlike the time of modification nobody can set back; so size and times alone would do on a local
+ * file system. The samples (the first 64 KB and 16 pages spread over the file) are for those that
+ * only imitate inodes and times, such as network and overlay file systems. */
 enum hd_err hd_store_stamp(const struct hd_store *store, char hex[65]);
 
 size_t hd_store_n_tensor(const struct hd_store *store);
