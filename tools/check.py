@@ -151,7 +151,7 @@ def fuzz(report):
                  if os.path.isdir(folder)]
         step(report, f"fuzz: {what}", [target, work, *seeds,
               f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048", "-verbosity=0",
-              "-print_final_stats=1"], seconds + 120)
+              "-print_final_stats=1", "-error_exitcode=1"], seconds + 120)  # its own, 77, would read as a skip
 
 
 def python_packages(report):

@@ -253,6 +253,16 @@ static enum hd_err atom(struct regex *re)
     return err ? err : put_set(re, &set, false);
 }
 
+/* Digits, at most six; false where there are none or more. */
+static bool count(struct regex *re, long *out)
+{
+    const char *from = re->at;
+    for (*out = 0; re->at < re->end && *re->at >= '0' && *re->at <= '9'; re->at++)
+        if (re->at - from < 6)
+            *out = *out * 10 + (*re->at - '0');
+    return re->at > from && re->at - from <= 6;
+}
+
 /* Copies a quantifier, whose form GBNF shares; a lazy one matches the same texts. */
 static enum hd_err quantifier(struct regex *re)
 {
@@ -260,10 +270,16 @@ static enum hd_err quantifier(struct regex *re)
         return HD_OK;
     if (*re->at == '{') {
         const char *from = re->at++;
-        while (re->at < re->end && (strchr("0123456789,", *re->at)))
+        long least = 0, most = -1;
+        bool fine = count(re, &least);
+        if (fine && peek(re, ',')) {
             re->at++;
-        if (!peek(re, '}') || from[1] == ',' || from[1] == '}')
+            fine = peek(re, '}') || count(re, &most);
+        }
+        if (!fine || !peek(re, '}'))
             return refuse(re, "{m}, {m,} and {m,n} are supported");
+        if (most >= 0 && most < least)
+            return refuse(re, "{m,n} with n below m");
         re->at++;
         hd_buf_append(re->out, from, (size_t)(re->at - from));
     } else {
