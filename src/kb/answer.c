@@ -26,8 +26,6 @@
 enum {
     PASSAGES_DEFAULT = 5,
     PASSAGES_MAX = 32,
-    CANDIDATES = 24,      /* passages fetched before the window is cut */
-    PROMPT_TOKENS = 2400, /* most tokens of passages in one prompt */
     ANSWER_TOKENS = 1024, /* of a thinking model, with its thought */
     TEXT_MAX = 4 << 20,
     NEAREST_MAX = 3
@@ -101,7 +99,7 @@ static const char *question_before(const struct hd_kb_ask_options *options)
 static enum hd_err choose_way(struct hd_kb_turn *turn, const struct hd_kb_ask_options *options,
                               size_t *budget, struct hd_errmsg *msg)
 {
-    *budget = PROMPT_TOKENS;
+    *budget = HD_KB__PROMPT_TOKENS;
     turn->way = QUOTING;
     if (!options->engine)
         return HD_OK;
@@ -167,7 +165,7 @@ static enum hd_err prepare(struct hd_kb_turn *turn, struct hd_kb *kb,
 {
     size_t budget = 0, n_text = 1;
     struct hd_kb_hits hits = {0};
-    struct hd_kb_search_options search = {.top = CANDIDATES, .passages = true};
+    struct hd_kb_search_options search = {.top = HD_KB__CANDIDATES, .passages = true};
     struct hd_kb__query_text texts[2] = {{turn->question, 1}, {question_before(options), 0.35}};
     enum hd_err err = choose_way(turn, options, &budget, msg);
     if (texts[1].text)
@@ -187,7 +185,7 @@ static enum hd_err prepare(struct hd_kb_turn *turn, struct hd_kb *kb,
                                most < PASSAGES_MAX ? most : PASSAGES_MAX);
     if (!err && n && turn->way == READING)
         err = start_reading(turn, options, who, &hits, n, msg);
-    if (!err && !n && turn->way == READING)
+    if (!err && !n && turn->way == READING && turn->query.n_chunk)
         look_elsewhere(turn);
     if (!err)
         err = hd_kb__passages_take(&turn->passages, &hits, n, &turn->judge, &turn->asked);

@@ -95,6 +95,18 @@ static struct hd_kb *make(const struct hd_principal *who)
     return NULL;
 }
 
+/* The last step of opening: the base to the caller, or, after an error, nothing. */
+static enum hd_err hand_out(struct hd_kb **out, struct hd_kb *kb, enum hd_err err)
+{
+    if (!err)
+        err = hd_kb__analyser_new(&kb->analyser);
+    if (err)
+        hd_kb_close(kb);
+    else
+        *out = kb;
+    return err;
+}
+
 enum hd_err hd_kb_open(struct hd_kb **out, const char *dir, const struct hd_principal *who,
                        const char *name, bool create, struct hd_errmsg *msg)
 {
@@ -113,13 +125,7 @@ enum hd_err hd_kb_open(struct hd_kb **out, const char *dir, const struct hd_prin
             err = not_found(dir, who, name, msg);
         }
     }
-    if (!err)
-        err = hd_kb__analyser_new(&kb->analyser);
-    if (err)
-        hd_kb_close(kb);
-    else
-        *out = kb;
-    return err;
+    return hand_out(out, kb, err);
 }
 
 enum hd_err hd_kb__open_folder(struct hd_kb **out, const char *folder,
@@ -130,13 +136,7 @@ enum hd_err hd_kb__open_folder(struct hd_kb **out, const char *folder,
     enum hd_err err = kb && (kb->folder = strdup(folder)) ? HD_OK : HD_ERR_NOMEM;
     if (!err)
         err = hd_kb__store_open(&kb->store, folder, HD_KB__READ, msg);
-    if (!err)
-        err = hd_kb__analyser_new(&kb->analyser);
-    if (err)
-        hd_kb_close(kb);
-    else
-        *out = kb;
-    return err;
+    return hand_out(out, kb, err);
 }
 
 void hd_kb_close(struct hd_kb *kb)

@@ -6,7 +6,6 @@
 
 #include "kb/translate.h"
 
-enum { CANDIDATES = 24, TOKENS = 2400 };
 /* The question's own language does not answer, so that an answer exists at all is less likely: it
  * must be more probable than not. Of eight read so from the sample handbook, four were right, of
  * 0.63 and more, and four wrong, of 0.41 to 0.59. */
@@ -122,7 +121,7 @@ static enum hd_err read_hits(struct hd_kb__other *other, struct hd_kb_hits *hits
                                       .sampling = other->sampling,
                                       .n_max = other->n_max,
                                       .timeout_s = other->timeout_s};
-    o.n_passage = hd_kb__window(hits, other->n_passage, TOKENS, count_tokens, NULL);
+    o.n_passage = hd_kb__window(hits, other->n_passage, HD_KB__PROMPT_TOKENS, count_tokens, NULL);
     if (!o.n_passage)
         return HD_ERR_NOTFOUND;
     enum hd_err err = hd_kb__reader_new(&other->reader, &o, NULL);
@@ -140,7 +139,7 @@ static enum hd_err search_again(struct hd_kb__other *other, const char *translat
     struct hd_kb__query query = {0};
     struct hd_kb__evidence asked = {0};
     struct hd_kb__query_text text = {translation, 1};
-    struct hd_kb_search_options options = {.top = CANDIDATES, .passages = true};
+    struct hd_kb_search_options options = {.top = HD_KB__CANDIDATES, .passages = true};
     enum hd_err err = hd_kb__open_folder(&kb, other->folder, other->who, NULL);
     if (err)
         return err;

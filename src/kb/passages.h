@@ -5,6 +5,9 @@
 #include "kb/chunk.h"
 #include "kb/evidence.h"
 
+/* Passages fetched before the window is cut, and tokens of passages in one prompt at most. */
+enum { HD_KB__CANDIDATES = 24, HD_KB__PROMPT_TOKENS = 2400 };
+
 struct hd_kb__line {             /* a sentence of a passage */
     size_t begin, end;           /* bytes of hit.text */
     int64_t cp_begin, cp_end;    /* code points of hit.text */

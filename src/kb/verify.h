@@ -20,7 +20,8 @@ struct hd_kb__support {
 };
 
 /* marks: passages that the model named, from 1. alone: the model saw one passage and nothing else,
- * and found the answer there; its own words may then differ more. */
+ * and found the answer there; its own words may then differ more, and of a passage in another
+ * language its numbers and names decide (sentence then ends with a NUL). */
 enum hd_err hd_kb__verify(struct hd_kb__support *out, struct hd_kb__judge *judge,
                           const char *sentence, size_t len, const int *marks, size_t n_mark,
                           const struct hd_kb__passages *passages,

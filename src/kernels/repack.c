@@ -249,7 +249,7 @@ void *hd_repack__space(size_t bytes)
     return start;
 }
 
-bool hd_repack__is_huge(const void *p, size_t bytes)
+bool hd_repack__is_huge(const void *p)
 {
     char line[256];
     uintptr_t begin = 0, end = 0;
@@ -267,7 +267,6 @@ bool hd_repack__is_huge(const void *p, size_t bytes)
     }
     if (f)
         fclose(f);
-    (void)bytes;
     return rss && huge >= rss / 16 * 15;
 }
 
@@ -278,7 +277,7 @@ static bool gets_huge_pages(const struct hd_repack *r)
     size_t n = r->plan.head.data_bytes / HD_REPACK_HUGE;
     for (size_t i = 0; i < 3 && n; i++)
         madvise(r->map + (n - 1) * i / 2 * HD_REPACK_HUGE, HD_REPACK_HUGE, MADV_POPULATE_READ);
-    return hd_repack__is_huge(r->map, r->plan.head.data_bytes);
+    return hd_repack__is_huge(r->map);
 }
 
 void *hd_repack_map(struct hd_repack *r, bool small)

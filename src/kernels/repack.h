@@ -16,8 +16,9 @@
  *
  * Two ways to use it. As a map: pages are shared with other processes, need no first touch, and may
  * be dropped under pressure. A file system with large folios (ext4 from Linux 6.16, XFS) gives
- * huge pages to a map that asks for them; small ones make generating a third slower, so where the
- * system gives only small ones the bytes are read into anonymous huge pages instead.
+ * huge pages to a map that asks for them; small ones made generating from shared memory a third
+ * slower, so where the system gives only small ones the bytes are read into anonymous huge pages
+ * instead.
  *
  * Threads: open, map, write and free by one thread each; pieces are checked by any number. */
 #ifndef HD_KERNELS_REPACK_H

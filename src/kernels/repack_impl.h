@@ -47,8 +47,8 @@ uint64_t hd_repack__head_sum(const struct hd_repack__head *head);
 
 /* Address space that begins at a huge page's boundary. */
 void *hd_repack__space(size_t bytes);
-/* Whether all of [p, p + bytes) that is in memory lies in huge pages of a file: p begins a map. */
-bool hd_repack__is_huge(const void *p, size_t bytes);
+/* Whether all that is in memory of the map of a file that holds p lies in huge pages. */
+bool hd_repack__is_huge(const void *p);
 /* All of it, however often the system stops in between. */
 bool hd_repack__read(int fd, void *out, size_t n, uint64_t at);
 

@@ -239,7 +239,7 @@ static enum hd_err move_slice(const struct hd_repack *r, uint8_t *to, size_t at,
         return hd_fail(msg, HD_ERR_NOMEM, "cannot map repacked weights: %s", strerror(errno));
     if (memcmp(p, to, n))
         err = hd_fail(msg, HD_ERR_FORMAT, "repacked weights were not written as they are");
-    else if (!small && !hd_repack__is_huge(p, n))
+    else if (!small && !hd_repack__is_huge(p))
         err = hd_fail(msg, HD_ERR_UNSUPPORTED, "no huge pages for files here");
     else if (mremap(p, n, n, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED)
         err = hd_fail(msg, HD_ERR_NOMEM, "cannot move to repacked weights: %s", strerror(errno));

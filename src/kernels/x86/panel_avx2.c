@@ -7,11 +7,10 @@
  * widening after every step. The integers come out exact, as with VNNI, and the floating-point
  * steps are those of panel_avx512.c: both give the same bits.
  *
- *           4 activations of a column, broadcast:  a0 a1 a2 a3 │ a0 a1 a2 a3 │ …
- *                                                       ×             ×
- *   rows 0-7:  line of a group of 4 elements:      row 0       │ row 1       │ … 7    → 16 sums of
- * 2 rows 8-15: its other half, same broadcast:     row 8       │ row 9       │ … 15   → 16 sums of
- * 2
+ *   four activations, broadcast:   a0 a1 a2 a3 │ a0 a1 a2 a3 │ …
+ *                                       ×             ×
+ *   half a line, rows 0 to 7:      row 0       │ row 1       │ … row 7     → 16 sums of two
+ *   its other half, rows 8 to 15:  row 8       │ row 9       │ … row 15    → 16 sums of two
  *
  * Two halves × four columns are eight chains of int16 sums: with two lines and a broadcast, 11 of
  * the 16 registers. The multiplications and the three scalings of a block share two units on Zen,

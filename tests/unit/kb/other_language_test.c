@@ -218,6 +218,19 @@ static void test_the_base_is_gone(void **state)
     hd_kb_answer_dispose(&answer);
 }
 
+/* An empty base has no other language: nobody is asked. */
+static void test_an_empty_base(void **state)
+{
+    struct fixture *f = *state;
+    struct hd_kb_answer answer;
+    hd_kb_close(f->kb);
+    assert_int_equal(hd_kb_open(&f->kb, f->dir, &local, "empty", true, NULL), HD_OK);
+    assert_null(start(f));
+    finish(f, &answer);
+    assert_false(answer.found);
+    hd_kb_answer_dispose(&answer);
+}
+
 static void test_translator(void **state)
 {
     struct hd_kb__translator t;
@@ -238,6 +251,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_must_be_probable, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_nothing_in_either, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_the_base_is_gone, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_an_empty_base, set_up, tear_down),
         cmocka_unit_test(test_translator),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
