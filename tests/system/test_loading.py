@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -28,6 +29,7 @@ FOLDER = os.path.join(ROOT, "tests/golden/models/qwen2-tied")
 MODELS = os.environ.get("HOLDFAST_TEST_MODELS") or os.path.expanduser("~/.local/share/holdfast/models")
 REAL = [os.path.join(MODELS, f"qwen2.5-coder-{size}-instruct-q4_k_m.gguf") for size in ("0.5b", "1.5b")]
 TRUNCATED = os.path.join(MODELS, "deepseek-r1-distill-qwen-7b-q4_k_m.first-95mb.gguf")
+LONG = os.environ.get("HOLDFAST_LONG") == "1"
 SLOW = float(os.environ.get("HOLDFAST_TEST_SLOW", "1"))
 MB = 1 << 20
 skipped = []
@@ -211,6 +213,37 @@ def test_memory_at_rest():
         s.complete("The quick brown fox jumps over the lazy dog and then", 8)
         kv = 64 * 2 * 2 * 128 * 28 * 2  # one block of 64 tokens of the larger one
         assert s.rss() <= copied + kv + 64 * MB, (s.rss() - copied) / MB
+
+
+def kv_bytes(path, n_token):
+    """Of the blocks of 64 that hold n_token: keys and values of every layer in 16 bits."""
+    about = json.loads(run("inspect", path, "--json"))["metadata"]
+    q = {key: about["qwen2." + key] for key in
+         ("block_count", "embedding_length", "attention.head_count", "attention.head_count_kv")}
+    per_head = q["embedding_length"] // q["attention.head_count"]
+    return (n_token + 63) // 64 * 64 * q["block_count"] * q["attention.head_count_kv"] * per_head * 2 * 2
+
+
+def test_memory_during_a_long_prompt():
+    """The same bound while 2,000 tokens are read, watched every few milliseconds."""
+    there = [path for path in REAL if os.path.exists(path)]
+    if not there:
+        return skipped.append("memory during a prompt: no qwen2.5-coder in " + MODELS)
+    for path in there if LONG else there[:1]:
+        with Server(path, "--ctx", "4096") as s:
+            copied, peak, reply = s.wait_loaded()["bytes_total"], 0, {}
+            body = {"prompt": "one two three four five six seven eight nine ten " * 200, "max_tokens": 4}
+            reader = threading.Thread(target=lambda: reply.update(zip(("status", "body"), s.call("/v1/completions", body))))
+            reader.start()
+            while reader.is_alive():
+                peak = max(peak, s.rss())
+                time.sleep(0.005)
+            assert reply["status"] == 200, reply
+            n_token = reply["body"]["usage"]["total_tokens"]
+            assert n_token >= 2000, n_token
+            besides = (peak - copied - kv_bytes(path, n_token)) / MB
+            print(f"{os.path.basename(path)}: {n_token} tokens, beside weights and KV at most {besides:.0f} MB")
+            assert besides <= 64, besides
 
 
 def test_a_control_group_that_is_too_small():
