@@ -1,17 +1,21 @@
 /* holdfast doctor: what this machine offers, what is installed, what is missing. Changes nothing.
  */
+#include <dirent.h>
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "app.h"
 #include "base/file.h"
 #include "kernels/backend.h"
+#include "kernels/repack.h"
 #include "pull/installed.h"
 #include "pull/process.h"
 #include "pull/target.h"
@@ -131,6 +135,48 @@ static void look_at_disk(struct machine *m, const char *home)
     free(path);
 }
 
+/* ------------------------------------------------------------------------- repacked weights */
+
+struct repacked {
+    json_t *list;   /* owned: source (null where the file does not tell) and bytes of each */
+    uint64_t bytes; /* on disk, of all */
+};
+
+static void note_repacked(struct repacked *r, int folder, const char *name)
+{
+    static const char suffix[] = ".repack";
+    const size_t n = strlen(name), n_suffix = sizeof suffix - 1;
+    struct hd_repack_info info = {0};
+    struct stat st;
+    if (n < n_suffix || strcmp(name + n - n_suffix, suffix) != 0)
+        return;
+    int fd = openat(folder, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode)) {
+        if (hd_repack_look(&info, fd, NULL))
+            info.source = NULL;
+        r->bytes += (uint64_t)st.st_blocks * 512;
+        json_array_append_new(r->list, json_pack("{s:s?, s:I}", "source", info.source, "bytes",
+                                                 (json_int_t)st.st_blocks * 512));
+        free(info.source);
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+/* What --repack keeps under home; no folder means nothing. */
+static void look_at_repacked(struct repacked *r, const char *home)
+{
+    char *path = hd_path_join(home, "cache/repack");
+    DIR *dir = path ? opendir(path) : NULL;
+    struct dirent *d;
+    r->list = json_array();
+    while (dir && (d = readdir(dir)))
+        note_repacked(r, dirfd(dir), d->d_name);
+    if (dir)
+        closedir(dir);
+    free(path);
+}
+
 /* ------------------------------------------------------------------------- components */
 
 /* Optional parts of the system: a program, or a library that can be loaded. */
@@ -214,7 +260,7 @@ static json_t *models_json(const struct hd_installed *list, size_t n)
 }
 
 static int print_json(const struct machine *m, const char *home, const struct hd_installed *list,
-                      size_t n)
+                      size_t n, const struct repacked *repacked)
 {
     json_t *parts = json_array();
     for (size_t i = 0; i < sizeof components / sizeof *components; i++)
@@ -224,6 +270,7 @@ static int print_json(const struct machine *m, const char *home, const struct hd
                                         components[i].package, "use", components[i].use));
     json_t *root = machine_json(m, home);
     json_object_set_new(root, "models", models_json(list, n));
+    json_object_set(root, "repacked", repacked->list);
     json_object_set_new(root, "components", parts);
     char *text = json_dumps(root, JSON_INDENT(2));
     json_decref(root);
@@ -250,9 +297,9 @@ static void print_models(const struct hd_installed *list, size_t n)
 }
 
 static int print_text(const struct machine *m, const char *home, const struct hd_installed *list,
-                      size_t n)
+                      size_t n, const struct repacked *repacked)
 {
-    char total[32], available[32], disk[32], limit[32];
+    char total[32], available[32], disk[32], limit[32], copies[32];
     printf("holdfast    %s\n", HOLDFAST_VERSION);
     printf("processor   %s, %d core%s", m->cpu[0] ? m->cpu : "unknown", m->cores,
            m->cores == 1 ? "" : "s");
@@ -266,6 +313,10 @@ static int print_text(const struct machine *m, const char *home, const struct hd
         printf(" (limited to %s)", hd_size_text(limit, m->memory_limit));
     printf("\nhome        %s, %s free\n", home, hd_size_text(disk, m->disk_free));
     print_models(list, n);
+    if (repacked->bytes)
+        printf("repacked    weights of %zu model%s in cache/repack, %s (--repack)\n",
+               json_array_size(repacked->list), json_array_size(repacked->list) == 1 ? "" : "s",
+               hd_size_text(copies, repacked->bytes));
     printf("\noptional components\n");
     for (size_t i = 0; i < sizeof components / sizeof *components; i++) {
         const struct component *c = &components[i];
@@ -281,6 +332,7 @@ static int print_text(const struct machine *m, const char *home, const struct hd
 int hd_cmd_doctor(struct hd_app *app)
 {
     struct machine machine = {0};
+    struct repacked repacked = {0};
     struct hd_installed *list = NULL;
     struct hd_errmsg msg = {0};
     size_t n = 0;
@@ -290,10 +342,12 @@ int hd_cmd_doctor(struct hd_app *app)
     look_at_cpu(&machine);
     look_at_memory(&machine);
     look_at_disk(&machine, app->home);
+    look_at_repacked(&repacked, app->home);
     enum hd_err err = hd_installed_list(&list, &n, models, &msg);
     int status = err         ? hd_app_fail(err, &msg)
-                 : app->json ? print_json(&machine, app->home, list, n)
-                             : print_text(&machine, app->home, list, n);
+                 : app->json ? print_json(&machine, app->home, list, n, &repacked)
+                             : print_text(&machine, app->home, list, n, &repacked);
+    json_decref(repacked.list);
     hd_installed_free(list, n);
     free(models);
     return status;

@@ -186,6 +186,8 @@ def test_repacked_weights_on_disk():
                 return skipped.append("repacked weights: nothing was kept (no vector kernels here?)")
             assert len(files) == 1 and os.stat(files[0]).st_mode & 0o777 == 0o600
             assert text("cache") == want  # two processes, one file
+        kept = json.loads(run("doctor", "--json", "--home", home))["repacked"]
+        assert [k["source"] for k in kept] == [TINY] and kept[0]["bytes"] >= 100000, kept
         with open(files[0], "r+b") as f:  # rot in the data, which begins at 2 MiB
             f.seek(2 << 20)
             f.write(b"rot" * 400)
