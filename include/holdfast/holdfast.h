@@ -198,6 +198,9 @@ struct hd_result {
     double min_logprob; /* of the least likely generated token */
     float watch_logprob[HD_WATCH_MAX];
     double queue_s, prefill_s, decode_s, ttft_s; /* ttft from submission to first token */
+    /* Of the time from submission to the first text, what the scheduler was at work: on this
+     * request, or on others before it. 0 without text. */
+    double engine_s;
 };
 
 struct hd_token_chance {

@@ -142,9 +142,9 @@ enum hd_err hd_api_new(struct hd_api **out, const struct hd_api_options *options
     if (!err)
         err = hd_api__streams_new(&api->streams);
     if (!err)
-        err = hd_api__workers_new(&api->quick, "hd-quick", QUICK_THREADS, QUICK_QUEUE);
+        err = hd_api__workers_new(&api->quick, "hd-quick", QUICK_THREADS, QUICK_QUEUE, true);
     if (!err)
-        err = hd_api__workers_new(&api->slow, "hd-slow", SLOW_THREADS, SLOW_QUEUE);
+        err = hd_api__workers_new(&api->slow, "hd-slow", SLOW_THREADS, SLOW_QUEUE, false);
     if (err)
         hd_fail(msg, err, "api: %s", hd_err_text(err));
     if (!err)

@@ -19,8 +19,9 @@ struct hd_api__job {
     void (*run)(struct hd_api__job *job);
 };
 struct hd_api__workers;
+/* prompt: jobs are short, and begin soon even where all cores compute (base/thread.h). */
 enum hd_err hd_api__workers_new(struct hd_api__workers **out, const char *name, int n_thread,
-                                int max_queue);
+                                int max_queue, bool prompt);
 /* BUSY where the queue is full. `must`: never refused (the end of work already begun); runs at once
  * on the calling thread if the pool has been closed. */
 enum hd_err hd_api__workers_post(struct hd_api__workers *workers, struct hd_api__job *job,
@@ -63,6 +64,7 @@ enum hd_api__metric {
     M_REASONING_STOPS,
     M_ANSWER_LOOPS,
     M_TTFT,
+    M_FIRST_OVERHEAD,
     M_TPOT,
     M_DURATION,
     M_QUEUE_WAIT,

@@ -13,6 +13,7 @@
  * reference while they use it. Lock order: generation.mu, then the request's own. */
 #include "api/surface.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -156,6 +157,45 @@ static void begin_locked(struct hd_api__gen *gen)
     select_locked(gen, now);
 }
 
+/* --- what the server itself adds to the first token ---------------------------------------------
+ */
+
+static void note_first_locked(struct hd_api__gen *gen)
+{
+    if (gen->first_sent_s >= 0 && gen->first_engine_s >= 0)
+        hd_metrics_observe(gen->call.api->metrics, M_FIRST_OVERHEAD, NULL,
+                           fmax(gen->first_sent_s - gen->first_engine_s, 0));
+}
+
+/* On the event thread. */
+static void on_first_sent(void *object, double seconds)
+{
+    struct hd_api__gen *gen = object;
+    pthread_mutex_lock(&gen->mu);
+    gen->first_sent_s = seconds;
+    note_first_locked(gen);
+    pthread_mutex_unlock(&gen->mu);
+}
+
+/* What is written next is the answer's first text. */
+static void mark_first_locked(struct hd_api__gen *gen)
+{
+    if (gen->marked || gen->others || gen->turn || gen->taken_up)
+        return;
+    gen->marked = true;
+    hd_http_stream_mark(gen->call.http, on_first_sent);
+}
+
+static void note_engine(struct hd_api__gen *gen, const struct hd_result *result)
+{
+    pthread_mutex_lock(&gen->mu);
+    if (gen->marked) {
+        gen->first_engine_s = result->engine_s;
+        note_first_locked(gen);
+    }
+    pthread_mutex_unlock(&gen->mu);
+}
+
 void hd_api__event_open(struct hd_api__gen *gen, struct hd_buf *out, const char *event)
 {
     hd_buf_printf(out, "id: %u\n", gen->n_event++);
@@ -184,6 +224,7 @@ static void emit_call_locked(struct hd_api__gen *gen, const char *text, size_t l
     gen->c->n_call++;
     if (gen->params.stream) {
         begin_locked(gen);
+        mark_first_locked(gen);
         gen->surface->call(gen, &gen->event, &call);
         send_locked(gen, true);
     } else {
@@ -199,6 +240,7 @@ static void emit_text_locked(struct hd_api__gen *gen, enum hd_text_kind kind, co
                              size_t len)
 {
     begin_locked(gen);
+    mark_first_locked(gen);
     gen->surface->text(gen, &gen->event, kind, text, len);
     send_locked(gen, true);
 }
@@ -454,6 +496,7 @@ static void on_done(void *ud, const struct hd_result *result)
     c->has_result = true;
     hd_api__metrics_result(api, result, seconds);
     note_duration(api, seconds);
+    note_engine(gen, result);
     if (gen->turn && result->finish != HD_FINISH_CANCELLED) {
         gen->call.job.run = continue_turn;
         hd_api__workers_post(api->quick, &gen->call.job, true); /* takes over the reference */
@@ -795,6 +838,7 @@ static void generation_init(struct hd_api__call *call)
     gen->surface = hd_api__surface_find(hd_http_request_pattern(call->http));
     gen->started = hd_clock_seconds();
     gen->created = hd_clock_unix();
+    gen->first_sent_s = gen->first_engine_s = -1;
     pthread_mutex_init(&gen->mu, NULL);
     gen->c = &gen->first;
     choice_init(&gen->first, gen, 0);

@@ -5,6 +5,8 @@
 
 static const double ttft_buckets[] = {0.05, 0.1, 0.25, 0.5, 0.75, 1,  1.5, 2,
                                       3,    5,   7.5,  10,  20,   40, 80,  160};
+static const double overhead_buckets[] = {0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075,
+                                          0.01,    0.025,  0.05,  0.1,   0.25,  1};
 static const double tpot_buckets[] = {0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06,
                                       0.08,  0.1,  0.15,  0.2,  0.3,  0.5,  1};
 static const double duration_buckets[] = {0.1, 0.25, 0.5, 1,  2,  3,   5,   7.5,
@@ -61,6 +63,12 @@ static const struct hd_metric table[M_COUNT] = {
                 "From submission to the first token.",
                 {NULL},
                 BUCKETS(ttft_buckets)},
+    [M_FIRST_OVERHEAD] = {"holdfast_first_token_overhead_seconds",
+                          HD_METRIC_HISTOGRAM,
+                          "What the server adds to the first token of a stream: from the "
+                          "request's last byte to the first text sent, without the engine's work.",
+                          {NULL},
+                          BUCKETS(overhead_buckets)},
     [M_TPOT] = {"holdfast_tpot_seconds",
                 HD_METRIC_HISTOGRAM,
                 "Time per generated token after the first.",

@@ -52,6 +52,10 @@ struct hd_api__gen {
     pthread_mutex_t mu; /* guards what follows */
     bool begun;         /* the stream's first event is out */
     bool submitted, gone, failed;
+    /* Seconds to the first text: until it was sent, and what the engine had of them; -1: not yet
+     * known. Only where the client's one request is the engine's one. */
+    bool marked;
+    double first_sent_s, first_engine_s;
     uint64_t engine_id;            /* of the first answer */
     struct hd_api__choice *c;      /* the answer that is being written */
     int n_done;                    /* answers that have their result */

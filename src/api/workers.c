@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include "base/thread.h"
+
 enum { MAX_THREADS = 16 };
 
 struct hd_api__workers {
@@ -14,6 +16,7 @@ struct hd_api__workers {
     int n, max;
     bool closed;
     const char *name;
+    bool prompt;
     pthread_t thread[MAX_THREADS];
     int n_thread;
 };
@@ -22,6 +25,8 @@ static void *work(void *arg)
 {
     struct hd_api__workers *workers = arg;
     pthread_setname_np(pthread_self(), workers->name);
+    if (workers->prompt)
+        hd_thread_be_prompt();
     pthread_mutex_lock(&workers->mu);
     for (;;) {
         while (!workers->first && !workers->closed)
@@ -42,7 +47,7 @@ static void *work(void *arg)
 }
 
 enum hd_err hd_api__workers_new(struct hd_api__workers **out, const char *name, int n_thread,
-                                int max_queue)
+                                int max_queue, bool prompt)
 {
     struct hd_api__workers *workers = calloc(1, sizeof *workers);
     sigset_t all, before;
@@ -52,6 +57,7 @@ enum hd_err hd_api__workers_new(struct hd_api__workers **out, const char *name, 
     pthread_mutex_init(&workers->mu, NULL);
     pthread_cond_init(&workers->more, NULL);
     workers->name = name;
+    workers->prompt = prompt;
     workers->max = max_queue;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);

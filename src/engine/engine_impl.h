@@ -158,6 +158,9 @@ struct hd_session {
     size_t n_watch;
 
     double t_submit, t_admit, t_first, deadline; /* deadline 0: none */
+    struct hd_engine *engine;                    /* that it was submitted to */
+    double work_before;                          /* its work_s then */
+    bool has_text;                               /* the first text is out */
     bool admitted;
     struct hd_result result;
 };
@@ -228,6 +231,8 @@ struct hd_engine {
     struct hd_call *calls;
     bool stopping;
     bool stepping; /* inside a step: for last_step_age_s */
+    bool working;  /* inside one since work_start; work_s: of the steps before */
+    double work_start, work_s;
     uint64_t next_id;
     double last_step_end;
     struct hd_engine_stats stats;
@@ -277,6 +282,8 @@ void hd_repacking__save(struct hd_loaded *m);
 /* scheduler.c */
 void *hd_scheduler__main(void *engine);
 int hd_scheduler__n_running(const struct hd_engine *engine); /* of all models */
+/* Seconds at work in steps so far; with mu held. */
+double hd_scheduler__work_locked(const struct hd_engine *engine);
 
 /* embed_step.c: the scheduler's part of encoders. */
 void hd_embed__take_inbox_locked(struct hd_engine *engine);

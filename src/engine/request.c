@@ -461,8 +461,11 @@ static enum hd_err enqueue(struct hd_engine *e, struct hd_session *list, int n, 
             e->last_step_end = hd_clock_seconds(); /* idle until now */
         e->n_session += n;
         *first_id = e->next_id;
-        for (struct hd_session *s = list; s; s = s->next)
+        for (struct hd_session *s = list; s; s = s->next) {
             list_locked(e, s);
+            s->engine = e;
+            s->work_before = hd_scheduler__work_locked(e);
+        }
         list->siblings = list->next;
         list->next = NULL;
         if (e->inbox_tail)

@@ -419,6 +419,19 @@ static void count_step(struct hd_engine *e, size_t n_model, bool progressed, dou
     pthread_mutex_unlock(&e->mu);
 }
 
+double hd_scheduler__work_locked(const struct hd_engine *e)
+{
+    return e->work_s + (e->working ? hd_clock_seconds() - e->work_start : 0);
+}
+
+static void end_work(struct hd_engine *e)
+{
+    pthread_mutex_lock(&e->mu);
+    e->work_s = hd_scheduler__work_locked(e);
+    e->working = false;
+    pthread_mutex_unlock(&e->mu);
+}
+
 /* What can be done while nobody waits: prepares a next turn, or saves a block. False: nothing. */
 static bool idle_step(struct hd_engine *e)
 {
@@ -462,12 +475,13 @@ void *hd_scheduler__main(void *arg)
         struct hd_session *arrived = take_inbox_locked(e);
         stopping = e->stopping;
         size_t n_model = e->n_seen = e->n_model; /* append only: the first n_model stay */
-        e->stepping = true;
+        double start = e->work_start = hd_clock_seconds();
+        e->stepping = e->working = true;
         pthread_mutex_unlock(&e->mu);
-        double start = hd_clock_seconds();
         queue_all(e, arrived);
         run_calls(e, stopping);
         progressed = step_models(e, n_model, stopping);
+        end_work(e);
         e->idle_work = progressed || (!stopping && idle_step(e));
         count_step(e, n_model, progressed, start);
     }

@@ -27,6 +27,15 @@ void hd_session__free(struct hd_session *s)
     free(s);
 }
 
+static void note_first_text(struct hd_session *s)
+{
+    struct hd_engine *e = s->engine;
+    s->has_text = true;
+    pthread_mutex_lock(&e->mu);
+    s->result.engine_s = hd_scheduler__work_locked(e) - s->work_before;
+    pthread_mutex_unlock(&e->mu);
+}
+
 /* The splitter's output, on to the caller. */
 static void emit(enum hd_split_kind kind, const char *text, size_t len, void *ud)
 {
@@ -38,6 +47,8 @@ static void emit(enum hd_split_kind kind, const char *text, size_t len, void *ud
         hd_thinking_text(s->thinking, kinds[kind], text, len);
     if (s->turn)
         hd_turn__text(s->turn, kinds[kind], text, len);
+    if (len && !s->has_text)
+        note_first_text(s);
     if (s->callbacks.on_text && len)
         s->callbacks.on_text(s->callbacks.ud, kinds[kind], text, len);
 }

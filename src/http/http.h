@@ -145,6 +145,11 @@ void hd_http_reply_static(struct hd_http_request *request, int status, const cha
 void hd_http_stream_begin(struct hd_http_request *request, int status, const char *content_type);
 enum hd_err hd_http_stream_write(struct hd_http_request *request, const void *data, size_t len);
 void hd_http_stream_end(struct hd_http_request *request);
+/* Once the first of the bytes that are written from here on have been given to the socket, on_sent
+ * is called on the event thread with the attached object and the seconds since the request's last
+ * byte had been read; never, if the client leaves before. Once per request. */
+void hd_http_stream_mark(struct hd_http_request *request,
+                         void (*on_sent)(void *object, double seconds));
 
 /* --- multipart/form-data ---------------------------------------------------------------------- */
 

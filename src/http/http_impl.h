@@ -50,8 +50,8 @@ struct hd_http_request {
     bool discard;    /* refused: the body is read and dropped */
     bool dispatched; /* the handler has been called */
     bool suspended;
-    bool queued; /* a response is with the library */
-    double started;
+    bool queued;              /* a response is with the library */
+    double started, complete; /* complete: its last byte so far was read */
     size_t received, discarded;
     void *object;
     void (*on_gone)(void *object);
@@ -68,6 +68,9 @@ struct hd_http_request {
     struct hd_buf out; /* STREAM: bytes not yet taken */
     size_t out_pos;    /* taken from out */
     bool stuck;        /* the client did not read */
+    enum { HD_HTTP_NO_MARK, HD_HTTP_MARKED, HD_HTTP_MARK_TAKEN, HD_HTTP_MARK_SENT } mark;
+    size_t mark_left; /* MARKED: bytes before it that are not yet taken */
+    void (*on_sent)(void *object, double seconds);
     double last_write;
     struct {
         char *name, *value;

@@ -286,6 +286,18 @@ enum hd_err hd_http_stream_write(struct hd_http_request *request, const void *da
     return err;
 }
 
+void hd_http_stream_mark(struct hd_http_request *request,
+                         void (*on_sent)(void *object, double seconds))
+{
+    pthread_mutex_lock(&request->mu);
+    if (request->mark == HD_HTTP_NO_MARK) {
+        request->mark = HD_HTTP_MARKED;
+        request->mark_left = request->out.len - request->out_pos;
+        request->on_sent = on_sent;
+    }
+    pthread_mutex_unlock(&request->mu);
+}
+
 void hd_http_stream_end(struct hd_http_request *request)
 {
     pthread_mutex_lock(&request->mu);

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 enum { STREAM_BLOCK = 16384 };
 
 void hd_http__suspend(struct hd_http_request *request)
@@ -14,12 +16,35 @@ void hd_http__suspend(struct hd_http_request *request)
     }
 }
 
+/* Keeps count of what is before the mark. */
+static void take_locked(struct hd_http_request *request, size_t n)
+{
+    request->out_pos += n;
+    if (request->mark == HD_HTTP_MARKED && n > request->mark_left)
+        request->mark = HD_HTTP_MARK_TAKEN;
+    else if (request->mark == HD_HTTP_MARKED)
+        request->mark_left -= n;
+}
+
+/* The library asks for more when it has sent what it took. */
+static void note_sent(struct hd_http_request *request)
+{
+    pthread_mutex_lock(&request->mu);
+    bool sent = request->mark == HD_HTTP_MARK_TAKEN;
+    if (sent)
+        request->mark = HD_HTTP_MARK_SENT;
+    pthread_mutex_unlock(&request->mu);
+    if (sent)
+        request->on_sent(request->object, hd_clock_seconds() - request->complete);
+}
+
 /* Fills the library's buffer from the stream's queue, or suspends until there is more. */
 static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
 {
     struct hd_http_request *request = cls;
     ssize_t n = 0;
     bool gone = request->conn && request->conn->peer_closed;
+    note_sent(request);
     pthread_mutex_lock(&request->mu);
     size_t left = request->out.len - request->out_pos;
     if (request->state == HD_HTTP_GONE || request->stuck) {
@@ -27,7 +52,7 @@ static ssize_t read_stream(void *cls, uint64_t pos, char *buf, size_t max)
     } else if (left) {
         n = (ssize_t)(left < max ? left : max);
         memcpy(buf, request->out.data + request->out_pos, (size_t)n);
-        request->out_pos += (size_t)n;
+        take_locked(request, (size_t)n);
     } else if (request->state == HD_HTTP_STREAMED) {
         n = MHD_CONTENT_READER_END_OF_STREAM;
     }

@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 /* A refused body is still read up to this size, so that the client gets to read the reply. */
 enum { DISCARD_MAX = 64 << 20, SCAN_MS = 250, IDLE_MS = 1000, WAKES_PER_ROUND = 256 };
@@ -204,6 +205,7 @@ static enum MHD_Result on_head(struct hd_http_request *request, const char *meth
     const struct hd_http_options *options = &server->options;
     struct framing framing = {0};
     request->entered = true;
+    request->complete = hd_clock_seconds();
     snprintf(request->method, sizeof request->method, "%s", method);
     MHD_get_connection_values(request->connection, MHD_HEADER_KIND, count_header, &framing);
     const char *fault = framing_fault(&framing);
@@ -236,6 +238,7 @@ static enum MHD_Result on_head(struct hd_http_request *request, const char *meth
 static enum MHD_Result on_body(struct hd_http_request *request, const char *data, size_t len)
 {
     request->received += len;
+    request->complete = hd_clock_seconds();
     if (!request->discard && hd_buf_append(&request->body, data, len)) {
         request->discard = true;
         if (request->body.err == HD_ERR_LIMIT)
@@ -416,6 +419,7 @@ static void *event_thread(void *arg)
 {
     struct hd_http_server *server = arg;
     pthread_setname_np(pthread_self(), "hd-http");
+    hd_thread_be_prompt();
     while (!atomic_load(&server->stop)) {
         struct epoll_event events[64];
         MHD_UNSIGNED_LONG_LONG due;
