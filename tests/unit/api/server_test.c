@@ -98,7 +98,7 @@ static char got[400000];
 static int receive(int fd, const char *until)
 {
     size_t n = 0;
-    double end = hd_clock_seconds() + 5;
+    double end = hd_clock_seconds() + 30;
     got[0] = 0;
     while (hd_clock_seconds() < end && n + 1 < sizeof got && !(until && strstr(got, until))) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -486,9 +486,11 @@ static void test_knowledge_bases(void **state)
     assert_int_equal(call("DELETE", KB "/handbook", ""), 200);
 }
 
+enum { DRAIN_S = 60 }; /* a busy machine takes its time; the end must come long before */
+
 static void *drain(void *arg)
 {
-    *(int *)arg = hd_api_drain(api, 3);
+    *(int *)arg = hd_api_drain(api, DRAIN_S);
     return NULL;
 }
 
@@ -499,7 +501,9 @@ static void test_drain(void **state)
     send_request(fd, "POST", CHAT, "", USER("x") ",\"stream\":true,\"max_tokens\":100}");
     receive(fd, "词3 ");
     pthread_create(&thread, NULL, drain, &left);
-    usleep(20000);
+    double began = hd_clock_seconds();
+    while (call("GET", "/readyz", "") == 200 && hd_clock_seconds() - began < DRAIN_S / 4)
+        usleep(5000);
     assert_int_equal(call("POST", CHAT, USER("x") "}"), 503);
     assert_error("draining", NULL);
     assert_int_equal(call("GET", "/readyz", ""), 503);
@@ -509,6 +513,7 @@ static void test_drain(void **state)
     close(fd);
     pthread_join(thread, NULL);
     assert_int_equal(left, 0);
+    assert_true(hd_clock_seconds() - began < DRAIN_S / 2); /* it ended when the last stream did */
 }
 
 /* Ends with clients connected and generations running: nothing leaks, nothing hangs. */
@@ -526,7 +531,7 @@ static void test_free_while_running(void **state)
     double began = hd_clock_seconds();
     hd_api_free(api);
     api = NULL;
-    assert_true(hd_clock_seconds() - began < 2);
+    assert_true(hd_clock_seconds() - began < 10);
     for (int i = 0; i < 3; i++)
         close(fd[i]);
 }
