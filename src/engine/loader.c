@@ -16,6 +16,7 @@ static void finish(struct hd_loaded *m)
     struct hd_loader *l = &m->loader;
     if (atomic_load(&l->stop))
         return;
+    hd_model_wait(m->model); /* a pass may still be making the last pieces */
     hd_model_seal(m->model);
     pthread_mutex_lock(&l->mu);
     l->load_s = hd_clock_seconds() - l->start;

@@ -120,6 +120,8 @@ void hd_weight_place_made(struct hd_weight *weight, void *memory, atomic_size_t 
 /* Takes parts and makes them until none is left or *stop becomes true; takes none while *hold is
  * true. NULL: never. */
 void hd_weight_work(struct hd_weight *weight, const atomic_bool *stop, const atomic_bool *hold);
+/* All parts are taken: waits for those that others are making. */
+void hd_weight_wait(const struct hd_weight *weight);
 /* Asks the kernel to read the weight's part of the file soon. */
 void hd_weight_read_ahead(const struct hd_weight *weight);
 

@@ -163,15 +163,22 @@ static void finish_task(void *ud, size_t begin, size_t end, int thread)
         ;
 }
 
+void hd_weight_wait(const struct hd_weight *w)
+{
+    if (hd_weight_ready(w))
+        return;
+    pthread_mutex_lock(&w->fill->mu);
+    while (!hd_weight_ready(w))
+        pthread_cond_wait(&w->fill->made, &w->fill->mu);
+    pthread_mutex_unlock(&w->fill->mu);
+}
+
 void hd_weight_finish(const struct hd_weight *w, struct hd_pool *pool)
 {
     if (hd_weight_ready(w))
         return;
     hd_pool_run(pool, (size_t)hd_pool_threads(pool), 1, finish_task, (void *)w);
-    pthread_mutex_lock(&w->fill->mu);
-    while (!hd_weight_ready(w))
-        pthread_cond_wait(&w->fill->made, &w->fill->mu);
-    pthread_mutex_unlock(&w->fill->mu);
+    hd_weight_wait(w);
 }
 
 void hd_weight_place(struct hd_weight *w, void *memory, atomic_size_t *progress, bool on_demand)

@@ -173,6 +173,12 @@ void hd_model_work(struct hd_model *m, const atomic_bool *stop)
     }
 }
 
+void hd_model_wait(const struct hd_model *m)
+{
+    for (size_t i = 0; i < m->n_work; i++)
+        hd_weight_wait(m->work[i]);
+}
+
 void hd_model_seal(struct hd_model *m)
 {
     if (m->arena)

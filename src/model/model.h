@@ -72,7 +72,10 @@ enum hd_err hd_model_save_copies(struct hd_model *model, const struct hd_model_c
 /* Makes copies, or reads the map, until nothing is left to take or *stop becomes true. Any number
  * of threads may work at once, also while the model computes. */
 void hd_model_work(struct hd_model *model, const atomic_bool *stop);
-/* All threads have returned from hd_model_work and nothing is left: copies become read-only. */
+/* All threads have returned from hd_model_work, and none because of *stop: waits for what passes
+ * are still making on their way. */
+void hd_model_wait(const struct hd_model *model);
+/* After that: copies become read-only. */
 void hd_model_seal(struct hd_model *model);
 size_t hd_model_copy_bytes(const struct hd_model *model);
 size_t hd_model_work_bytes(const struct hd_model *model); /* all that hd_model_work has to do */
