@@ -226,8 +226,9 @@ struct hd_callbacks {
     void *ud;
 };
 
-/* Copies what it needs of the request and queues it. BUSY where the queue is full, LIMIT where the
- * prompt is longer than the context, INVALID for bad parameters: then no callback is made. */
+/* Copies what it needs of the request and queues it; *out_id is set before the first callback. BUSY
+ * where the queue is full, LIMIT where the prompt is longer than the context, INVALID for bad
+ * parameters: then no callback is made. */
 enum hd_err hd_engine_submit(struct hd_engine *engine, uint64_t *out_id,
                              const struct hd_request *request, const struct hd_callbacks *callbacks,
                              struct hd_errmsg *msg);

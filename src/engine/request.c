@@ -460,7 +460,8 @@ static enum hd_err enqueue(struct hd_engine *e, struct hd_session *list, int n, 
         if (!e->n_session)
             e->last_step_end = hd_clock_seconds(); /* idle until now */
         e->n_session += n;
-        *first_id = e->next_id;
+        if (first_id) /* before anyone else can call back with it */
+            *first_id = e->next_id;
         for (struct hd_session *s = list; s; s = s->next) {
             list_locked(e, s);
             s->engine = e;
@@ -535,7 +536,6 @@ enum hd_err hd_engine_submit_many(struct hd_engine *e, uint64_t *first_id,
                                   size_t n, struct hd_errmsg *msg)
 {
     struct hd_session *list = NULL;
-    uint64_t id = 0;
     double now = hd_clock_seconds();
     struct hd_loaded *m;
     enum hd_err err = hd_engine__language(&m, e, r->model, msg);
@@ -553,11 +553,9 @@ enum hd_err hd_engine_submit_many(struct hd_engine *e, uint64_t *first_id,
     if (err)
         count_refused(e);
     else
-        err = enqueue(e, list, (int)n, &id, msg);
+        err = enqueue(e, list, (int)n, first_id, msg);
     if (err)
         free_list(list);
-    else if (first_id)
-        *first_id = id;
     return err;
 }
 
