@@ -22,6 +22,9 @@ import xml.etree.ElementTree as ElementTree
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 LOGS = "build/check"
 SKIP_STATUS = 77
+# Under ThreadSanitizer: what has threads of its own and ends quickly there, and many clients of the server.
+TSAN_TESTS = ["test_base_pool", "test_engine_embed", "test_http_server", "test_api_server"]
+TSAN_CLIENTS = {"HOLDFAST_VANISHING": "150", "HOLDFAST_TEST_SLOW": "10"}
 FUZZ_SECONDS = 60          # shared by all targets
 MODELS = ["qwen2.5-coder:0.5b", "qwen2.5-coder:1.5b", "smollm2", "e5-small", "minilm",
           "r1-7b-head"]    # the last one from the tests' own catalogue
@@ -135,6 +138,16 @@ def clang_build(report):
     step(report, name, ["cmake", "--build", folder], 1200)
 
 
+def threads(report):
+    """Races: any report of ThreadSanitizer is a failure (exit status 66)."""
+    if not build(report, "tsan", ["holdfast", *TSAN_TESTS]):
+        return
+    for test in TSAN_TESTS:
+        step(report, f"tsan: {test.removeprefix('test_')}", [f"build/tsan/{test}"], 120)
+    step(report, "tsan: vanishing clients", ["python3", "tests/system/test_scheduling.py", os.path.abspath("build/tsan/holdfast"),
+         "test_vanishing_clients_leave_nothing_behind"], 180, TSAN_CLIENTS)
+
+
 def fuzz(report):
     if not build(report, "fuzz"):
         return
@@ -214,6 +227,7 @@ def main():
         clang_build(report)
         if build(report, "asan"):
             ctest(report, "asan", 900, ["-L", "unit"])
+        threads(report)
         fuzz(report)
     if options.long:
         long_results(report)
