@@ -372,7 +372,8 @@ void hd_engine_stats(const struct hd_engine *engine, struct hd_engine_stats *out
 
 /* Rates as `holdfast bench` reports them: one warm-up pass, a prompt of n_prompt tokens (prefill
  * includes the last row's logits), then n_gen steps of `batch` sequences at positions n_prompt ….
- */
+ * probe_read_gbps: the copies of the weights only read, between those steps; where there are no
+ * copies, or nothing is generated, a buffer of 1 GiB, the best of five times. */
 struct hd_bench_result {
     double prefill_tps, decode_tps; /* decode: all sequences together */
     double probe_read_gbps, probe_int8_tops;

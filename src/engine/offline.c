@@ -251,6 +251,8 @@ struct bench {
     int32_t *next;  /* [batch] the ids that decode feeds */
     int per_seq;    /* blocks per sequence */
     int n_held;
+    uint64_t read_bytes; /* by the probe of the weights' pages, in read_s */
+    double read_s;
     struct hd_bench_result *out;
     enum hd_err err;
     struct hd_errmsg *msg;
@@ -326,6 +328,26 @@ static enum hd_err bench_step(struct bench *b, int step)
     return err;
 }
 
+/* Generates; between the steps the weights are read by the probe, so that both rates are of the
+ * same pages and the same time. Seconds of the steps alone. */
+static double bench_decode(struct bench *b, struct hd_pool *pool)
+{
+    enum { PROBE_EVERY = 4 };
+    static const uint64_t probe_most = UINT64_C(1) << 30;
+    double seconds = 0;
+    for (int i = 0; !b->err && i < b->n_gen; i++) {
+        double start = hd_clock_seconds();
+        b->err = bench_step(b, i);
+        seconds += hd_clock_seconds() - start;
+        if (i % PROBE_EVERY)
+            continue;
+        start = hd_clock_seconds();
+        b->read_bytes += hd_model_read_copies(b->model->model, pool, probe_most);
+        b->read_s += hd_clock_seconds() - start;
+    }
+    return seconds;
+}
+
 static void run_bench(struct hd_engine *e, void *ud)
 {
     struct bench *b = ud;
@@ -351,10 +373,7 @@ static void run_bench(struct hd_engine *e, void *ud)
     double prefill_s = hd_clock_seconds() - start;
     for (int i = 1; !b->err && i < b->batch; i++)
         b->err = bench_prompt(b, i, b->n_prompt, false);
-    start = hd_clock_seconds();
-    for (int i = 0; !b->err && i < b->n_gen; i++)
-        b->err = bench_step(b, i);
-    double decode_s = hd_clock_seconds() - start;
+    double decode_s = bench_decode(b, e->pool);
     while (b->n_held)
         hd_blocks_release(m->blocks, b->table[--b->n_held]);
     if (b->err)
@@ -362,7 +381,8 @@ static void run_bench(struct hd_engine *e, void *ud)
     *b->out = (struct hd_bench_result){
         .prefill_tps = b->n_prompt / prefill_s,
         .decode_tps = b->n_gen ? (double)b->n_gen * b->batch / decode_s : 0,
-        .probe_read_gbps = hd_backend_probe_read_gbps(e->backend, e->pool),
+        .probe_read_gbps = b->read_bytes ? (double)b->read_bytes / b->read_s / 1e9
+                                         : hd_backend_probe_read_gbps(e->backend, e->pool),
         .probe_int8_tops = hd_backend_probe_int8_tops(e->backend, e->pool),
         .n_thread = hd_pool_threads(e->pool),
     };

@@ -45,6 +45,11 @@ enum hd_dtype hd_backend_kv_dtype(const struct hd_backend *backend);
  * GB/s. */
 double hd_backend_probe_int8_tops(const struct hd_backend *backend, struct hd_pool *pool);
 double hd_backend_probe_read_gbps(const struct hd_backend *backend, struct hd_pool *pool);
+/* Reads the copies of weights (those that have one) once, doing nothing else with them, until `most`
+ * bytes are read or all are: the bytes. The caller takes the time. What products of few rows can
+ * reach at best: the same pages, at the same moment. */
+uint64_t hd_backend_read_weights(struct hd_pool *pool, struct hd_weight *const *weights, size_t n,
+                                 uint64_t most);
 
 /* --- memory ------------------------------------------------------------------------------ */
 

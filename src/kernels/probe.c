@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "kernels/ops.h"
 
-enum { READ_BYTES = 1 << 30, READ_PIECE = 4 << 20, READ_TRIES = 5 };
+enum { WEIGHT_PIECE = 64 << 10, READ_BYTES = 1 << 30, READ_PIECE = 4 << 20, READ_TRIES = 5 };
 
 struct probe {
     const struct hd_ops *ops;
@@ -68,4 +68,49 @@ double hd_backend_probe_read_gbps(const struct hd_backend *backend, struct hd_po
     }
     hd_pages_free(data, READ_BYTES);
     return best * 1e-9;
+}
+
+/* Pieces of all weights in one row, so that threads meet once, at the end. */
+struct read_weights {
+    struct hd_weight *const *weights;
+    size_t *first; /* [n + 1] pieces before each weight */
+    size_t n;
+    atomic_ullong sum;
+};
+
+static void read_weights_task(void *ud, size_t begin, size_t end, int thread)
+{
+    struct read_weights *r = ud;
+    size_t low = 0, high = r->n; /* first[low] <= begin < first[high] */
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        *(r->first[middle] <= begin ? &low : &high) = middle;
+    }
+    for (size_t piece = begin; piece < end; piece++) {
+        while (r->first[low + 1] <= piece)
+            low++;
+        const struct hd_weight *w = r->weights[low];
+        size_t at = (piece - r->first[low]) * WEIGHT_PIECE, left = w->packed_bytes - at;
+        uint64_t sum =
+            w->backend->ops->read_work(w->packed + at, left < WEIGHT_PIECE ? left : WEIGHT_PIECE);
+        atomic_fetch_add_explicit(&r->sum, sum, memory_order_relaxed);
+    }
+}
+
+uint64_t hd_backend_read_weights(struct hd_pool *pool, struct hd_weight *const *weights, size_t n,
+                                 uint64_t most)
+{
+    struct read_weights r = {.weights = weights, .first = calloc(n + 1, sizeof *r.first)};
+    uint64_t bytes = 0;
+    for (; r.first && r.n < n && bytes < most; r.n++) {
+        const struct hd_weight *w = weights[r.n];
+        size_t packed =
+            w->packed && hd_weight_ready(w) && w->backend->ops->read_work ? w->packed_bytes : 0;
+        r.first[r.n + 1] = r.first[r.n] + (packed + WEIGHT_PIECE - 1) / WEIGHT_PIECE;
+        bytes += packed;
+    }
+    if (bytes)
+        hd_pool_run(pool, r.first[r.n], 4, read_weights_task, &r);
+    free(r.first);
+    return bytes;
 }

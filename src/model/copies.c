@@ -123,6 +123,11 @@ enum hd_err hd_model_save_copies(struct hd_model *m, const struct hd_model_cache
     return err;
 }
 
+uint64_t hd_model_read_copies(const struct hd_model *m, struct hd_pool *pool, uint64_t most)
+{
+    return hd_backend_read_weights(pool, m->work, m->n_work, most);
+}
+
 /* --- memory ---------------------------------------------------------------------------------- */
 
 enum hd_err hd_model_reserve(struct hd_model *m, const char *key,

@@ -78,6 +78,8 @@ void hd_model_wait(const struct hd_model *model);
 /* After that: copies become read-only. */
 void hd_model_seal(struct hd_model *model);
 size_t hd_model_copy_bytes(const struct hd_model *model);
+/* A probe: reads the copies once (hd_backend_read_weights); 0 where there are none. */
+uint64_t hd_model_read_copies(const struct hd_model *model, struct hd_pool *pool, uint64_t most);
 size_t hd_model_work_bytes(const struct hd_model *model); /* all that hd_model_work has to do */
 size_t hd_model_made_bytes(const struct hd_model *model); /* of these, done */
 bool hd_model_found(const struct hd_model *model);        /* a shared or cached copy was there */

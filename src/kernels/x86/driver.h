@@ -40,9 +40,14 @@ struct hd_x86_work hd_x86_work_of(uint8_t *scratch, size_t bytes, int thread, in
  * copy here and now. */
 size_t hd_x86_through_bytes(struct hd_stream *s, const struct hd_weight *w, bool once);
 
-/* work.sums = panel of w[matrix] × columns. */
-void hd_x86_panel(const struct hd_x86_kernels *k, const struct hd_weight *w, int64_t matrix,
-                  int64_t panel, const struct hd_activations *a, int64_t column, int64_t n,
-                  enum hd_form form, struct hd_x86_work work);
+/* Describes panels of w × columns [column, column + n), for hd_x86_panel. Made once for many
+ * panels: what is built anew before each is read back at once, in pieces of another size, and the
+ * processor then waits for its stores before it asks for the panel (4% of a generated token). */
+void hd_x86_panel_job(struct hd_panel_job *job, const struct hd_weight *w,
+                      const struct hd_activations *a, int64_t column, int64_t n, enum hd_form form,
+                      const struct hd_x86_work *work);
+/* job's sums = panel of w[matrix] × its columns. through: memory for a panel, work's. */
+void hd_x86_panel(const struct hd_x86_kernels *k, struct hd_panel_job *job,
+                  const struct hd_weight *w, int64_t matrix, int64_t panel, uint8_t *through);
 
 #endif

@@ -70,25 +70,30 @@ void hd_x86_activations_place(struct hd_activations *a, void *memory)
     a->aux = (float *)((uint8_t *)memory + hd_round_up((size_t)(a->n * a->n_block) * 32, 64));
 }
 
-void hd_x86_panel(const struct hd_x86_kernels *k, const struct hd_weight *w, int64_t matrix,
-                  int64_t panel, const struct hd_activations *a, int64_t column, int64_t n,
-                  enum hd_form form, struct hd_x86_work work)
+void hd_x86_panel_job(struct hd_panel_job *job, const struct hd_weight *w,
+                      const struct hd_activations *a, int64_t column, int64_t n, enum hd_form form,
+                      const struct hd_x86_work *work)
 {
-    struct hd_panel_job job = {
-        .sums = work.sums,
+    *job = (struct hd_panel_job){
+        .sums = work->sums,
         .pack = w->pack,
-        .panel = panel_of(w, matrix, panel, work.panel),
         .n_unit = hd_pack_units(w->pack, w->n_in),
         .a = a,
         .column = column,
         .n = n,
-        .tile = work.tile,
+        .tile = work->tile,
         .form = form,
     };
+}
+
+void hd_x86_panel(const struct hd_x86_kernels *k, struct hd_panel_job *job,
+                  const struct hd_weight *w, int64_t matrix, int64_t panel, uint8_t *through)
+{
+    job->panel = panel_of(w, matrix, panel, through);
     if (w->pack->is_float)
-        k->panel_float(&job);
+        k->panel_float(job);
     else
-        k->panel(&job);
+        k->panel(job);
 }
 
 struct hd_x86_work hd_x86_work_of(uint8_t *scratch, size_t bytes, int thread, int64_t column_chunk)
@@ -155,22 +160,35 @@ static void store(const struct hd_matmul *m, int64_t panel, int64_t column, int6
     }
 }
 
+/* Panels [begin, end) of one product against one chunk of columns. */
+static void matmul_panels(const struct matmul_job *job, int product, int64_t begin, int64_t end,
+                          int64_t column, const struct hd_x86_work *work)
+{
+    const struct hd_matmul *m = &job->products[product];
+    int64_t left = job->a.n - column, n = left < job->column_chunk ? left : job->column_chunk;
+    struct hd_panel_job one;
+    hd_x86_panel_job(&one, m->w, &job->a, column, n, job->form, work);
+    for (int64_t panel = begin; panel < end; panel++) {
+        hd_x86_panel(job->k, &one, m->w, 0, panel, work->panel);
+        store(m, panel, column, n, job->a.index, (const float(*)[HD_PANEL])work->sums);
+    }
+}
+
 static void matmul_task(void *ud, size_t begin, size_t end, int thread)
 {
     struct matmul_job *job = ud;
     int64_t n_panel = job->first[job->n_product];
     struct hd_x86_work work =
         hd_x86_work_of(job->scratch, job->work_bytes, thread, job->column_chunk);
-    for (int64_t i = (int64_t)begin; i < (int64_t)end; i++) {
-        int64_t column = i / n_panel * job->column_chunk, panel = i % n_panel;
-        int64_t n = job->a.n - column < job->column_chunk ? job->a.n - column : job->column_chunk;
+    for (int64_t i = (int64_t)begin, next; i < (int64_t)end; i = next) {
+        int64_t chunk = i / n_panel, panel = i % n_panel;
         int p = 0;
         while (panel >= job->first[p + 1])
             p++;
-        panel -= job->first[p];
-        const struct hd_matmul *m = &job->products[p];
-        hd_x86_panel(job->k, m->w, 0, panel, &job->a, column, n, job->form, work);
-        store(m, panel, column, n, job->a.index, (const float(*)[HD_PANEL])work.sums);
+        next = chunk * n_panel + job->first[p + 1];
+        next = next < (int64_t)end ? next : (int64_t)end;
+        matmul_panels(job, p, panel - job->first[p], panel - job->first[p] + next - i,
+                      chunk * job->column_chunk, &work);
     }
 }
 
@@ -285,16 +303,19 @@ struct heads_job {
 static void head_rows(const struct heads_job *job, int64_t head, const struct hd_activations *a,
                       struct hd_x86_work work)
 {
-    for (int64_t panel = 0; panel < hd_pack_panels(job->w); panel++)
-        for (int64_t column = 0; column < a->n; column += job->column_chunk) {
-            int64_t n = a->n - column < job->column_chunk ? a->n - column : job->column_chunk;
+    struct hd_panel_job one;
+    for (int64_t column = 0; column < a->n; column += job->column_chunk) {
+        int64_t n = a->n - column < job->column_chunk ? a->n - column : job->column_chunk;
+        hd_x86_panel_job(&one, job->w, a, column, n, job->form, &work);
+        for (int64_t panel = 0; panel < hd_pack_panels(job->w); panel++) {
             int64_t begin = panel * HD_PANEL, left = job->w->n_out - begin;
             size_t width = (size_t)(left < HD_PANEL ? left : HD_PANEL);
-            hd_x86_panel(job->k, job->w, head, panel, a, column, n, job->form, work);
+            hd_x86_panel(job->k, &one, job->w, head, panel, work.panel);
             for (int64_t i = 0; i < n; i++)
                 memcpy((float *)hd_tensor_row(job->out, head, column + i) + begin, work.sums[i],
                        width * sizeof(float));
         }
+    }
 }
 
 static void heads_task(void *ud, size_t begin, size_t end, int thread)

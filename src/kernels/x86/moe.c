@@ -155,18 +155,22 @@ static void hidden_task(void *ud, size_t begin, size_t end, int thread)
     struct moe_job *job = ud;
     struct hd_x86_work work =
         hd_x86_work_of(job->scratch, job->work_bytes, thread, job->column_chunk);
-    struct hd_x86_work second = work;
-    second.sums = work.more;
+    struct hd_panel_job gate, up;
     int64_t n_panel = hd_pack_panels(job->gate), n_ff = job->gate->n_out;
+    const struct group *last = NULL;
     for (size_t t = begin; t < end; t++) {
         const struct group *g = &job->group[(int64_t)t / n_panel];
         int64_t panel = (int64_t)t % n_panel, left = n_ff - panel * HD_PANEL;
         for (int64_t c = 0; c < g->n; c += job->column_chunk) {
             int64_t n = g->n - c < job->column_chunk ? g->n - c : job->column_chunk;
-            hd_x86_panel(job->k, job->gate, g->expert, panel, &g->in[FOR_GATE], c, n, job->form,
-                         work);
-            hd_x86_panel(job->k, job->up, g->expert, panel, &g->in[FOR_UP], c, n, job->form,
-                         second);
+            if (g != last || n < g->n) {
+                hd_x86_panel_job(&gate, job->gate, &g->in[FOR_GATE], c, n, job->form, &work);
+                hd_x86_panel_job(&up, job->up, &g->in[FOR_UP], c, n, job->form, &work);
+                up.sums = work.more;
+                last = g;
+            }
+            hd_x86_panel(job->k, &gate, job->gate, g->expert, panel, work.panel);
+            hd_x86_panel(job->k, &up, job->up, g->expert, panel, work.panel);
             for (int64_t i = 0; i < n; i++)
                 job->k->silu_mul(job->hidden + (g->start + c + i) * n_ff + panel * HD_PANEL,
                                  work.sums[i], work.more[i], left < HD_PANEL ? left : HD_PANEL);
@@ -179,14 +183,15 @@ static void down_task(void *ud, size_t begin, size_t end, int thread)
     struct moe_job *job = ud;
     struct hd_x86_work work =
         hd_x86_work_of(job->scratch, job->work_bytes, thread, job->column_chunk);
+    struct hd_panel_job down;
     for (int64_t panel = (int64_t)begin; panel < (int64_t)end; panel++) {
         int64_t left = job->down->n_out - panel * HD_PANEL;
         int64_t width = left < HD_PANEL ? left : HD_PANEL;
         for (const struct group *g = job->group; g < job->group + job->n_group; g++)
             for (int64_t c = 0; c < g->n; c += job->column_chunk) {
                 int64_t n = g->n - c < job->column_chunk ? g->n - c : job->column_chunk;
-                hd_x86_panel(job->k, job->down, g->expert, panel, &g->in[FOR_DOWN], c, n, job->form,
-                             work);
+                hd_x86_panel_job(&down, job->down, &g->in[FOR_DOWN], c, n, job->form, &work);
+                hd_x86_panel(job->k, &down, job->down, g->expert, panel, work.panel);
                 for (int64_t i = 0; i < n; i++) {
                     int64_t pair = g->start + c + i;
                     float *out =
