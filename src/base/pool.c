@@ -35,6 +35,7 @@ struct hd_pool {
     atomic_int stop;
     /* the call; immutable while it is open or a worker is inside */
     size_t n, chunk;
+    bool guided;
     hd_pool_fn fn;
     void *ud;
 };
@@ -46,15 +47,27 @@ static void cpu_relax(void)
 #endif
 }
 
+/* Takes the next range; false when none is left. */
+static bool take(struct hd_pool *pool, size_t *begin, size_t *end)
+{
+    *begin = atomic_load_explicit(&pool->next, memory_order_relaxed);
+    do {
+        size_t left = *begin < pool->n ? pool->n - *begin : 0, size = pool->chunk;
+        if (!left)
+            return false;
+        if (pool->guided && left / (2 * (size_t)pool->n_thread) > size)
+            size = left / (2 * (size_t)pool->n_thread);
+        *end = *begin + (left < size ? left : size);
+    } while (!atomic_compare_exchange_weak_explicit(&pool->next, begin, *end, memory_order_relaxed,
+                                                    memory_order_relaxed));
+    return true;
+}
+
 static void work(struct hd_pool *pool, int thread)
 {
-    for (;;) {
-        size_t begin = atomic_fetch_add_explicit(&pool->next, pool->chunk, memory_order_relaxed);
-        if (begin >= pool->n)
-            return;
-        size_t end = pool->n - begin < pool->chunk ? pool->n : begin + pool->chunk;
+    size_t begin, end;
+    while (take(pool, &begin, &end))
         pool->fn(pool->ud, begin, end, thread);
-    }
 }
 
 static uint32_t number(uint64_t call)
@@ -176,7 +189,7 @@ int hd_pool_threads(const struct hd_pool *pool)
     return pool->n_thread;
 }
 
-void hd_pool_run(struct hd_pool *pool, size_t n, size_t chunk, hd_pool_fn fn, void *ud)
+static void run(struct hd_pool *pool, size_t n, size_t chunk, bool guided, hd_pool_fn fn, void *ud)
 {
     if (!n)
         return;
@@ -189,6 +202,7 @@ void hd_pool_run(struct hd_pool *pool, size_t n, size_t chunk, hd_pool_fn fn, vo
     }
     pool->n = n;
     pool->chunk = chunk;
+    pool->guided = guided;
     pool->fn = fn;
     pool->ud = ud;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
@@ -201,4 +215,14 @@ void hd_pool_run(struct hd_pool *pool, size_t n, size_t chunk, hd_pool_fn fn, vo
         else
             sched_yield();
     }
+}
+
+void hd_pool_run(struct hd_pool *pool, size_t n, size_t chunk, hd_pool_fn fn, void *ud)
+{
+    run(pool, n, chunk, false, fn, ud);
+}
+
+void hd_pool_run_guided(struct hd_pool *pool, size_t n, size_t least, hd_pool_fn fn, void *ud)
+{
+    run(pool, n, least ? least : 1, true, fn, ud);
 }

@@ -26,5 +26,8 @@ int hd_pool_threads(const struct hd_pool *pool);
  * long (0 = one share per thread); returns when all are done. thread is 0 … threads-1. */
 typedef void (*hd_pool_fn)(void *ud, size_t begin, size_t end, int thread);
 void hd_pool_run(struct hd_pool *pool, size_t n, size_t chunk, hd_pool_fn fn, void *ud);
+/* The same in ranges that begin long, at half a share of what is left, and end at `least`, so that
+ * threads that stream through memory do so in long stretches and still end together. */
+void hd_pool_run_guided(struct hd_pool *pool, size_t n, size_t least, hd_pool_fn fn, void *ud);
 
 #endif

@@ -6,8 +6,10 @@
 
 /* Columns per chunk for n columns of n_in elements. */
 int64_t hd_x86_column_chunk(int64_t n, int64_t n_in);
-/* Tasks per grab of the pool. */
-size_t hd_x86_pool_chunk(int64_t n_task, size_t panel_bytes, int threads);
+/* Runs n_task tasks that read panel_bytes of weights each, one after another in memory, for
+ * n_column columns. */
+void hd_x86_run_panels(struct hd_pool *pool, int64_t n_task, size_t panel_bytes, int64_t n_column,
+                       hd_pool_fn fn, void *ud);
 
 /* Quantised activations: describe, measure, place; then quantise tile by tile. */
 void hd_x86_activations_init(struct hd_activations *a, const uint8_t *rows, size_t stride,

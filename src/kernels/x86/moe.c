@@ -178,29 +178,34 @@ static void hidden_task(void *ud, size_t begin, size_t end, int thread)
     }
 }
 
+/* Adds a panel's sums of pairs [pair, pair + n) to their tokens' rows. */
+static void add_sums(const struct moe_job *job, int64_t pair, int64_t n, int64_t panel,
+                     const float (*sums)[HD_PANEL])
+{
+    int64_t left = job->down->n_out - panel * HD_PANEL, width = left < HD_PANEL ? left : HD_PANEL;
+    for (int64_t i = 0; i < n; i++, pair++) {
+        float *out = (float *)hd_tensor_row(job->out, job->token[pair], 0) + panel * HD_PANEL;
+        for (int64_t r = 0; r < width; r++)
+            out[r] += job->weight[pair] * sums[i][r];
+    }
+}
+
+/* Expert after expert, so that each one's panels are read in one stretch. */
 static void down_task(void *ud, size_t begin, size_t end, int thread)
 {
     struct moe_job *job = ud;
     struct hd_x86_work work =
         hd_x86_work_of(job->scratch, job->work_bytes, thread, job->column_chunk);
     struct hd_panel_job down;
-    for (int64_t panel = (int64_t)begin; panel < (int64_t)end; panel++) {
-        int64_t left = job->down->n_out - panel * HD_PANEL;
-        int64_t width = left < HD_PANEL ? left : HD_PANEL;
-        for (const struct group *g = job->group; g < job->group + job->n_group; g++)
-            for (int64_t c = 0; c < g->n; c += job->column_chunk) {
-                int64_t n = g->n - c < job->column_chunk ? g->n - c : job->column_chunk;
-                hd_x86_panel_job(&down, job->down, &g->in[FOR_DOWN], c, n, job->form, &work);
+    for (const struct group *g = job->group; g < job->group + job->n_group; g++)
+        for (int64_t c = 0; c < g->n; c += job->column_chunk) {
+            int64_t n = g->n - c < job->column_chunk ? g->n - c : job->column_chunk;
+            hd_x86_panel_job(&down, job->down, &g->in[FOR_DOWN], c, n, job->form, &work);
+            for (int64_t panel = (int64_t)begin; panel < (int64_t)end; panel++) {
                 hd_x86_panel(job->k, &down, job->down, g->expert, panel, work.panel);
-                for (int64_t i = 0; i < n; i++) {
-                    int64_t pair = g->start + c + i;
-                    float *out =
-                        (float *)hd_tensor_row(job->out, job->token[pair], 0) + panel * HD_PANEL;
-                    for (int64_t r = 0; r < width; r++)
-                        out[r] += job->weight[pair] * work.sums[i][r];
-                }
+                add_sums(job, g->start + c, n, panel, (const float(*)[HD_PANEL])work.sums);
             }
-    }
+        }
 }
 
 /* --- the op
@@ -269,15 +274,12 @@ void hd_x86_moe(struct hd_stream *s, struct hd_tensor out, struct hd_tensor in,
     if (apart && !up->pack->is_float)
         quantise(&job, s->pool, FOR_UP);
     int64_t tasks = job.n_group * hd_pack_panels(gate);
-    hd_pool_run(s->pool, (size_t)tasks,
-                hd_x86_pool_chunk(tasks, 2 * hd_pack_panel_bytes(gate), threads), hidden_task,
-                &job);
+    hd_x86_run_panels(s->pool, tasks, 2 * hd_pack_panel_bytes(gate), ids.ne[1], hidden_task, &job);
     order_inputs(&job, s->pool, FOR_DOWN, (uint8_t *)job.hidden, (size_t)n_ff * sizeof(float),
                  NULL);
     if (!down->pack->is_float)
         quantise(&job, s->pool, FOR_DOWN);
     tasks = hd_pack_panels(down);
-    hd_pool_run(s->pool, (size_t)tasks,
-                hd_x86_pool_chunk(tasks, (size_t)job.n_group * hd_pack_panel_bytes(down), threads),
-                down_task, &job);
+    hd_x86_run_panels(s->pool, tasks, (size_t)job.n_group * hd_pack_panel_bytes(down), ids.ne[1],
+                      down_task, &job);
 }

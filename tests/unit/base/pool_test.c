@@ -51,6 +51,45 @@ static void covers_every_index_once(void **state)
     }
 }
 
+struct guide {
+    atomic_int seen[N];
+    atomic_size_t longest, shortest; /* the last range may be shorter than `least` */
+};
+
+static void guide_range(void *ud, size_t begin, size_t end, int thread)
+{
+    struct guide *g = ud;
+    size_t n = end - begin, longest = atomic_load(&g->longest),
+           shortest = atomic_load(&g->shortest);
+    while (n > longest && !atomic_compare_exchange_weak(&g->longest, &longest, n))
+        ;
+    while (end < N && n < shortest && !atomic_compare_exchange_weak(&g->shortest, &shortest, n))
+        ;
+    for (size_t i = begin; i < end; i++)
+        atomic_fetch_add(&g->seen[i], 1);
+}
+
+static void guided_ranges_begin_long_and_end_short(void **state)
+{
+    static const int threads[] = {2, 3, 7};
+    static struct guide g;
+    for (size_t t = 0; t < 3; t++) {
+        struct hd_pool *pool;
+        assert_int_equal(hd_pool_new(&pool, threads[t]), HD_OK);
+        for (int round = 0; round < 20; round++) {
+            memset(&g, 0, sizeof g);
+            g.shortest = N;
+            hd_pool_run_guided(pool, N, 10, guide_range, &g);
+            for (size_t i = 0; i < N; i++)
+                assert_int_equal(g.seen[i], 1);
+            assert_int_equal(g.longest, (size_t)N / (2 * (size_t)threads[t]));
+            assert_int_equal(g.shortest, 10);
+        }
+        hd_pool_run_guided(pool, 0, 0, guide_range, &g);
+        hd_pool_free(pool);
+    }
+}
+
 static void wakes_workers_that_have_gone_to_sleep(void **state)
 {
     static struct count count;
@@ -71,6 +110,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(covers_every_index_once),
+        cmocka_unit_test(guided_ranges_begin_long_and_end_short),
         cmocka_unit_test(wakes_workers_that_have_gone_to_sleep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
