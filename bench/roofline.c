@@ -4,12 +4,12 @@
  *
  * For every type that the back end repacks: one row through matrices of a real shape (the 1.5B's
  * gate: 8960 x 1536) that are together too large for any cache, as in decoding, and ROWS rows (512)
- * through one of them, as in reading a prompt. Bytes are the file's, the repacked copy's may differ
- * by up to 5%; operations count a multiply-add as two. The bandwidth and the integer rate beside
- * which they stand are probed by the same threads in the same run, before, between and after, and
- * the best counts; types that are computed in floats have no share of the integer rate. Best of 7
- * passes each. Block contents are random bytes below 64, so that scales are
- * ordinary numbers. */
+ * through one of them, as in reading a prompt. Bytes are those of the repacked copy, which differs
+ * from the file by up to 5%; operations count a multiply-add as two. The bandwidth beside which a
+ * type stands is that of the same threads only reading the same copies, pass by pass in turn; the
+ * integer rate is probed before, between and after, and the best counts; types that are computed in
+ * floats have no share of it. Best of 7 passes each. Block contents are random bytes below 64, so
+ * that scales are ordinary numbers. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -23,7 +23,7 @@ enum { N_IN = 1536, N_OUT = 8960, PASSES = 7, WEIGHTS_MAX = 64, DECODE_BYTES = 1
 
 struct line {
     int type;
-    double bytes, decode_s, prompt_s;
+    double bytes, decode_s, read_s, prompt_s; /* of one matrix */
 };
 
 struct bench {
@@ -32,7 +32,7 @@ struct bench {
     struct hd_stream *stream;
     struct hd_buffer *buffer; /* inputs [n_row, N_IN], then outputs [n_row, N_OUT] */
     int n_row;
-    double gbps, tops; /* the best probe so far */
+    double tops; /* the best probe so far */
     struct line line[64];
     size_t n_line;
 };
@@ -43,26 +43,39 @@ static const int types[] = {HD_Q4_0,    HD_Q4_1,  HD_Q5_0,    HD_Q5_1,     HD_Q8
                             HD_IQ3_XXS, HD_IQ3_S, HD_FP8_128, HD_INT4_128, HD_NF4_64, HD_BF16,
                             HD_F16,     HD_F32};
 
+/* Seconds of one matrix's product, in a pass through all. */
 static double product(const struct bench *b, struct hd_weight *const *w, int n_weight, int n_row,
                       enum hd_form form)
 {
     struct hd_tensor in = hd_tensor_at(b->buffer, 0, HD_F32, N_IN, n_row, 1, 1);
     size_t behind = (size_t)b->n_row * N_IN * sizeof(float);
     in.n_dim = 2;
-    double best = 1e30;
-    for (int pass = 0; pass < PASSES; pass++) {
-        double start = hd_clock_seconds();
-        for (int i = 0; i < n_weight; i++) {
-            struct hd_matmul m = {
-                .w = w[i], .out = hd_tensor_at(b->buffer, behind, HD_F32, N_OUT, n_row, 1, 1)};
-            m.out.n_dim = 2;
-            hd_op_matmul(b->stream, &m, 1, in, form);
-        }
-        hd_sync(b->stream);
-        double s = (hd_clock_seconds() - start) / n_weight;
-        best = s < best ? s : best;
+    double start = hd_clock_seconds();
+    for (int i = 0; i < n_weight; i++) {
+        struct hd_matmul m = {.w = w[i],
+                              .out = hd_tensor_at(b->buffer, behind, HD_F32, N_OUT, n_row, 1, 1)};
+        m.out.n_dim = 2;
+        hd_op_matmul(b->stream, &m, 1, in, form);
     }
-    return best;
+    hd_sync(b->stream);
+    return (hd_clock_seconds() - start) / n_weight;
+}
+
+static double least(double a, double b)
+{
+    return a < b ? a : b;
+}
+
+static void passes(struct line *line, const struct bench *b, struct hd_weight *const *w, int n)
+{
+    line->decode_s = line->read_s = line->prompt_s = 1e30;
+    for (int pass = 0; pass < PASSES; pass++) {
+        line->decode_s = least(line->decode_s, product(b, w, n, 1, HD_FORM_DECODE));
+        double start = hd_clock_seconds();
+        line->bytes = (double)hd_backend_read_weights(b->pool, w, (size_t)n, UINT64_MAX) / n;
+        line->read_s = least(line->read_s, (hd_clock_seconds() - start) / n);
+        line->prompt_s = least(line->prompt_s, product(b, w, 1, b->n_row, HD_FORM_PROMPT));
+    }
 }
 
 static bool is_float(int type)
@@ -73,9 +86,7 @@ static bool is_float(int type)
 
 static void probe(struct bench *b)
 {
-    double gbps = hd_backend_probe_read_gbps(b->backend, b->pool);
     double tops = hd_backend_probe_int8_tops(b->backend, b->pool);
-    b->gbps = gbps > b->gbps ? gbps : b->gbps;
     b->tops = tops > b->tops ? tops : b->tops;
 }
 
@@ -96,9 +107,8 @@ static enum hd_err measure(struct bench *b, int type, struct hd_errmsg *msg)
                             b->pool, msg);
     if (!err) {
         struct line *line = &b->line[b->n_line++];
-        *line = (struct line){.type = type, .bytes = (double)bytes};
-        line->decode_s = product(b, w, n, 1, HD_FORM_DECODE);
-        line->prompt_s = product(b, w, 1, b->n_row, HD_FORM_PROMPT);
+        line->type = type;
+        passes(line, b, w, n);
     }
     for (int i = 0; i < n; i++)
         hd_weight_free(w[i]);
@@ -134,18 +144,21 @@ static enum hd_err prepare(struct bench *b, const char *kernels, int n_thread,
 static void print_table(const struct bench *b)
 {
     double ops = 2.0 * N_IN * N_OUT;
-    printf("`%s`, %d threads; probed %.1f GB/s read, %.3f TOPS int8 in L1. %d x %d; decode: one "
-           "row, matrices of %d MB in all; prompt: %d rows.\n\n",
-           hd_backend_name(b->backend), hd_pool_threads(b->pool), b->gbps, b->tops, N_OUT, N_IN,
+    printf("`%s`, %d threads; probed %.3f TOPS int8 in L1. %d x %d; decode: one row, matrices of "
+           "%d MB in all; prompt: %d rows.\n\n",
+           hd_backend_name(b->backend), hd_pool_threads(b->pool), b->tops, N_OUT, N_IN,
            DECODE_BYTES >> 20, b->n_row);
-    puts("| type | MB | decode GOP | ms | GB/s | of probed | prompt GOP | ms | TOPS | of probed |");
-    puts("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    puts(
+        "| type | MB | decode GOP | ms | GB/s | only read, GB/s | share | prompt GOP | ms | TOPS | "
+        "of probed |");
+    puts("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for (size_t i = 0; i < b->n_line; i++) {
         const struct line *l = &b->line[i];
         double gbps = l->bytes / l->decode_s / 1e9, tops = ops * b->n_row / l->prompt_s / 1e12;
-        printf("| %s | %.2f | %.3f | %.3f | %.1f | %.0f%% | %.1f | %.1f | %.3f | ",
+        printf("| %s | %.2f | %.3f | %.3f | %.1f | %.1f | %.0f%% | %.1f | %.1f | %.3f | ",
                hd_dtype_info(l->type)->name, l->bytes / 1e6, ops / 1e9, l->decode_s * 1e3, gbps,
-               100 * gbps / b->gbps, ops * b->n_row / 1e9, l->prompt_s * 1e3, tops);
+               l->bytes / l->read_s / 1e9, 100 * l->read_s / l->decode_s, ops * b->n_row / 1e9,
+               l->prompt_s * 1e3, tops);
         if (is_float(l->type))
             puts("– |");
         else
