@@ -7,6 +7,8 @@
 
 #include "kb/kb.h"
 
+#include "base/utf8.h"
+
 static void reply_err(struct hd_api__call *call, enum hd_err err, const struct hd_errmsg *msg)
 {
     struct hd_api__fault fault;
@@ -183,6 +185,29 @@ static const struct hd_api__field detokenize_fields[] = {
 const struct hd_api__schema hd_api__detokenize_schema = {
     detokenize_fields, sizeof detokenize_fields / sizeof *detokenize_fields};
 
+/* Tokens may end, or begin, inside a character: JSON has no bytes, so U+FFFD stands for those that
+ * make none. New; NULL without memory. */
+static json_t *whole_characters(const char *text)
+{
+    struct hd_buf out;
+    size_t left = strlen(text), n;
+    unsigned codepoint;
+    char mark[4];
+    hd_buf_init(&out, 4 * left + 1);
+    for (const char *at = text; left; at += n, left -= n) {
+        n = hd_utf8_decode(&codepoint, at, left, NULL);
+        if (n) {
+            hd_buf_append(&out, at, n);
+            continue;
+        }
+        n = 1;
+        hd_buf_append(&out, mark, hd_utf8_encode(mark, HD_UTF8_REPLACEMENT));
+    }
+    json_t *string = out.err ? NULL : json_stringn(hd_buf_str(&out), out.len);
+    hd_buf_dispose(&out);
+    return string;
+}
+
 static int detokenize(struct hd_api__call *call, json_t *root, struct hd_api__fault *fault)
 {
     struct token_params p = {0};
@@ -202,8 +227,9 @@ static int detokenize(struct hd_api__call *call, json_t *root, struct hd_api__fa
         if (err)
             rc = hd_api__fault_err(fault, err, &msg);
         else
-            hd_api__reply_json(call->http, 200,
-                               json_pack("{s:s,s:s}", "model", info.name, "content", text));
+            hd_api__reply_json(
+                call->http, 200,
+                json_pack("{s:s,s:o}", "model", info.name, "content", whole_characters(text)));
     }
     free(text);
     free(ids);
