@@ -294,6 +294,9 @@ def test_health_models_tokens():
         tokens = s.call("POST", "/tokenize", {"content": "hello 世界"})[2]["tokens"]
         assert tokens and all(isinstance(t, int) for t in tokens)
         assert s.call("POST", "/detokenize", {"tokens": tokens})[2]["content"] == "hello 世界"
+        half = s.call("POST", "/tokenize", {"content": "世"})[2]["tokens"][:1] + [tokens[0]]
+        status, _, reply = s.call("POST", "/detokenize", {"tokens": half})
+        assert status == 200 and reply["content"].startswith("\ufffd") and reply["content"].endswith("h"), reply
         status, _, body = s.call("POST", "/v1/completions", {"prompt": "hello", "max_tokens": 3})
         assert status == 200 and body["object"] == "text_completion"
         assert body["usage"]["completion_tokens"] == 3
