@@ -268,6 +268,8 @@ def test_a_real_model():
     weather = [{"type": "function", "function": {"name": "get_weather", "description": "Weather of a city", "parameters": {
         "type": "object", "properties": {"city": {"type": "string", "maxLength": 30}}, "required": ["city"]}}}]
     with Server(model=model) as s:
+        s.timeout = 240  # other programs may have the machine
+        s.wait_ready()
         choice = ask(s, text="用 JSON 写出中国的一座大城市。", temperature=1.0, seed=1, max_tokens=80, response_format=form(schema))
         assert choice["finish_reason"] == "stop", choice
         check_valid(choice["message"]["content"], schema)

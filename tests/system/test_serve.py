@@ -39,13 +39,21 @@ class Server:
         assert line, "no start: " + self.errors()
         self.port = json.loads(line)["port"]
         self.headers = {}
+        self.timeout = 60 * SLOW
 
     def errors(self):
         self.err.seek(0)
         return self.err.read().decode(errors="replace")
 
     def connect(self):
-        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60 * SLOW)
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=self.timeout)
+
+    def wait_ready(self, seconds=120):
+        """Until no prompt has to wait for the disk: a model of some size may not be in memory at once."""
+        end = time.time() + seconds * SLOW
+        while self.call("GET", "/readyz")[0] != 200:
+            assert time.time() < end, f"not ready after {seconds} s"
+            time.sleep(0.05)
 
     def call(self, method, path, body=None, headers=None):
         """(status, headers, parsed body or text)"""
