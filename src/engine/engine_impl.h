@@ -105,7 +105,6 @@ struct hd_loaded {
     int32_t *ids, *positions, *out_rows; /* [n_row_max] */
     struct hd_seq_rows *seqs;            /* [max_sessions] */
     struct hd_session **of_seq;          /* [max_sessions] */
-    float *logits;                       /* [n_out_max, n_vocab] */
     struct hd_candidate *candidates;     /* [threads of the pool, n_vocab] */
     struct hd_pick *picks;               /* [max_sessions] */
 };

@@ -35,7 +35,6 @@ void hd_loaded__free(struct hd_loaded *m)
     free(m->out_rows);
     free(m->seqs);
     free(m->of_seq);
-    free(m->logits);
     free(m->candidates);
     free(m->picks);
     free(m->name);
@@ -252,11 +251,10 @@ static enum hd_err new_buffers(struct hd_engine *e, struct hd_loaded *m)
     m->seqs = calloc(n, sizeof *m->seqs);
     m->of_seq = calloc(n, sizeof *m->of_seq);
     m->plan = calloc(n, sizeof *m->plan);
-    m->logits = calloc((size_t)m->n_out_max * (size_t)m->hp->n_vocab, sizeof *m->logits);
     m->candidates =
         calloc((size_t)hd_pool_threads(e->pool) * (size_t)m->hp->n_vocab, sizeof *m->candidates);
     m->picks = calloc(n, sizeof *m->picks);
-    return m->ids && m->positions && m->out_rows && m->seqs && m->of_seq && m->plan && m->logits &&
+    return m->ids && m->positions && m->out_rows && m->seqs && m->of_seq && m->plan &&
                    m->candidates && m->picks
                ? HD_OK
                : HD_ERR_NOMEM;

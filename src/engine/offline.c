@@ -263,6 +263,7 @@ static enum hd_err bench_prompt(struct bench *b, int seq, int end, bool logits)
 {
     struct hd_loaded *m = b->model;
     enum hd_err err = HD_OK;
+    float *row;
     for (int at = 0; !err && at < end;) {
         int n = end - at < m->n_row_max ? end - at : m->n_row_max;
         if (at + n < end)
@@ -283,7 +284,7 @@ static enum hd_err bench_prompt(struct bench *b, int seq, int end, bool logits)
         }
         err = hd_runner_forward(m->runner, &batch, b->msg);
         if (!err && batch.n_out)
-            err = hd_runner_logits(m->runner, m->logits, 0, 1, b->msg);
+            err = hd_runner_logits_view(m->runner, &row, 0, 1, b->msg);
         at += n;
     }
     return err;
@@ -320,10 +321,10 @@ static enum hd_err bench_step(struct bench *b, int step)
     enum hd_err err = hd_runner_forward(m->runner, &batch, b->msg);
     for (int i = 0; !err && i < b->batch; i += m->n_out_max) {
         int n = b->batch - i < m->n_out_max ? b->batch - i : m->n_out_max;
-        err = hd_runner_logits(m->runner, m->logits, i, n, b->msg);
+        float *rows = NULL;
+        err = hd_runner_logits_view(m->runner, &rows, i, n, b->msg);
         for (int j = 0; !err && j < n; j++)
-            b->next[i + j] =
-                largest(m->logits + (size_t)j * (size_t)m->hp->n_vocab, m->hp->n_vocab);
+            b->next[i + j] = largest(rows + (size_t)j * (size_t)m->hp->n_vocab, m->hp->n_vocab);
     }
     return err;
 }

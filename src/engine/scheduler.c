@@ -180,7 +180,8 @@ static void sample(struct step *step)
     for (int64_t at = 0, n; at < n_want; at += n) {
         struct hd_errmsg why = {0};
         n = n_want - at < m->n_out_max ? n_want - at : m->n_out_max;
-        enum hd_err err = hd_runner_logits(m->runner, m->logits, at, n, &why);
+        float *rows = NULL;
+        enum hd_err err = hd_runner_logits_view(m->runner, &rows, at, n, &why);
         for (int64_t i = at; err && i < n_want; i++) /* those before them have their tokens */
             hd_session__finish(e, m->of_seq[i], HD_FINISH_ERROR, err, why.text);
         if (err)
@@ -188,7 +189,7 @@ static void sample(struct step *step)
         int n_pick = 0;
         for (int64_t i = 0; i < n; i++) {
             struct hd_session *s = m->of_seq[at + i];
-            float *logits = m->logits + i * m->hp->n_vocab;
+            float *logits = rows + i * m->hp->n_vocab;
             m->picks[n_pick++] = (struct hd_pick){s, logits, -1};
             if (s->siblings)
                 n_pick += hd_fork__siblings(e, s, logits, m->picks + n_pick);

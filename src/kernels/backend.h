@@ -45,9 +45,9 @@ enum hd_dtype hd_backend_kv_dtype(const struct hd_backend *backend);
  * GB/s. */
 double hd_backend_probe_int8_tops(const struct hd_backend *backend, struct hd_pool *pool);
 double hd_backend_probe_read_gbps(const struct hd_backend *backend, struct hd_pool *pool);
-/* Reads the copies of weights (those that have one) once, doing nothing else with them, until `most`
- * bytes are read or all are: the bytes. The caller takes the time. What products of few rows can
- * reach at best: the same pages, at the same moment. */
+/* Reads the copies of weights (those that have one) once, doing nothing else with them, until
+ * `most` bytes are read or all are: the bytes. The caller takes the time. What products of few rows
+ * can reach at best: the same pages, at the same moment. */
 uint64_t hd_backend_read_weights(struct hd_pool *pool, struct hd_weight *const *weights, size_t n,
                                  uint64_t most);
 
@@ -61,6 +61,9 @@ void hd_buffer_discard(struct hd_buffer *buffer); /* gives its memory back: it i
 /* Contiguous host memory to a tensor and back; the copy is complete when the call returns. */
 void hd_tensor_upload(const struct hd_tensor *t, const void *host);
 void hd_tensor_download(void *host, const struct hd_tensor *t);
+/* The tensor's own memory where the host may read and write it in place, as on the CPU back ends;
+ * NULL elsewhere, or where its rows do not follow one another. */
+void *hd_tensor_host(const struct hd_tensor *t);
 
 /* --- weights ----------------------------------------------------------------------------- */
 

@@ -108,3 +108,10 @@ void *hd_stream_scratch(struct hd_stream *s, enum hd_scratch purpose, size_t byt
     }
     return s->scratch[purpose].data;
 }
+
+void *hd_tensor_host(const struct hd_tensor *t)
+{
+    size_t row = hd_dtype_row_bytes(t->dtype, t->ne[0]);
+    bool dense = t->ne[2] == 1 && t->ne[3] == 1 && (t->ne[1] == 1 || t->nb[1] == row);
+    return dense ? hd_tensor_row(t, 0, 0) : NULL;
+}

@@ -141,6 +141,10 @@ enum hd_err hd_runner_forward(struct hd_runner *runner, const struct hd_batch *b
 /* Logits of the kept rows [begin, begin + n), n ≤ n_out_max: logits [n, n_vocab], host memory. */
 enum hd_err hd_runner_logits(struct hd_runner *runner, float *logits, int64_t begin, int64_t n,
                              struct hd_errmsg *msg);
+/* The same without a copy where the back end's memory is the host's: *logits is the runner's, the
+ * caller's to change, until the runner's next call. */
+enum hd_err hd_runner_logits_view(struct hd_runner *runner, float **logits, int64_t begin,
+                                  int64_t n, struct hd_errmsg *msg);
 
 /* The MTP layer (mtp.c): drafts the token after the next one. Row k of the batch goes on from row
  * rows[k] of the last hd_runner_forward: ids[k] is the token that followed that row, positions and

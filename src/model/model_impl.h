@@ -130,6 +130,7 @@ struct hd_runner {
     struct hd_tensor gate, up; /* [rows, n_ff] */
     struct hd_tensor kept;     /* [rows, n_embd] normed last hidden states of out_rows */
     struct hd_tensor logits;   /* [n_out_max, n_vocab] */
+    float *logits_host;        /* the same for the host, where it cannot read them in place */
 
     /* MLA and MoE */
     struct hd_tensor q_a;     /* [rows, q_lora_rank] */

@@ -255,6 +255,7 @@ void hd_runner_free(struct hd_runner *r)
     hd_stream_free(r->stream);
     free(r->identity);
     free(r->route_host);
+    free(r->logits_host);
     free(r);
 }
 
@@ -338,20 +339,47 @@ enum hd_err hd_runner_forward(struct hd_runner *r, const struct hd_batch *batch,
     return err;
 }
 
-enum hd_err hd_runner_logits(struct hd_runner *r, float *logits, int64_t begin, int64_t n,
-                             struct hd_errmsg *msg)
+static enum hd_err output_product(struct hd_tensor *out, struct hd_runner *r, int64_t begin,
+                                  int64_t n, struct hd_errmsg *msg)
 {
     if (begin < 0 || n < 1 || n > r->options.n_out_max || begin + n > r->n_kept)
         return hd_fail(msg, HD_ERR_INTERNAL, "logits: rows out of range");
-    struct hd_tensor out = hd__rows(r->logits, n);
-    const struct hd_matmul head = {.w = r->model->output, .out = out};
+    *out = hd__rows(r->logits, n);
+    const struct hd_matmul head = {.w = r->model->output, .out = *out};
     set_busy(r->model, true);
     hd_op_matmul(r->stream, &head, 1, hd_tensor_rows(hd__rows(r->kept, begin + n), begin, n),
                  r->kept_form);
     enum hd_err err = hd_sync(r->stream);
     set_busy(r->model, false);
+    return err ? hd_fail(msg, err, "output product: %s", hd_err_text(err)) : HD_OK;
+}
+
+enum hd_err hd_runner_logits(struct hd_runner *r, float *logits, int64_t begin, int64_t n,
+                             struct hd_errmsg *msg)
+{
+    struct hd_tensor out;
+    enum hd_err err = output_product(&out, r, begin, n, msg);
+    if (!err)
+        hd_tensor_download(logits, &out);
+    return err;
+}
+
+enum hd_err hd_runner_logits_view(struct hd_runner *r, float **logits, int64_t begin, int64_t n,
+                                  struct hd_errmsg *msg)
+{
+    struct hd_tensor out;
+    enum hd_err err = output_product(&out, r, begin, n, msg);
     if (err)
-        return hd_fail(msg, err, "output product: %s", hd_err_text(err));
-    hd_tensor_download(logits, &out);
+        return err;
+    *logits = hd_tensor_host(&out);
+    if (*logits)
+        return HD_OK;
+    size_t row = (size_t)r->logits.ne[0] * sizeof **logits;
+    if (!r->logits_host)
+        r->logits_host = malloc((size_t)r->options.n_out_max * row);
+    if (!r->logits_host)
+        return hd_fail(msg, HD_ERR_NOMEM, "logits: out of memory");
+    hd_tensor_download(r->logits_host, &out);
+    *logits = r->logits_host;
     return HD_OK;
 }
