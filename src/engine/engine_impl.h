@@ -296,11 +296,11 @@ void hd_embed__job_free(struct hd_embed_job *job);
 struct hd_turn {
     struct hd_turn *next;
     struct hd_loaded *model;
-    char **role, **content; /* [n_message] */
+    struct hd_chat_message *message; /* [n_message], strings owned */
     size_t n_message;
     char *tools, *tenant;
-    bool no_think, ask_think, has_call;
-    struct hd_buf answer;
+    bool no_think, ask_think;
+    struct hd_buf answer, calls; /* calls: JSON objects, each with its NUL */
 };
 /* NULL where it is not worth it, or without memory. */
 struct hd_turn *hd_turn__new(struct hd_loaded *m, const struct hd_request *r, const char *tenant);

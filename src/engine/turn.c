@@ -6,8 +6,9 @@
  * rendered and computed up to its last whole block; the next turn finds it.
  *
  * How far the next prompt is known is asked of the template itself: it is rendered with two
- * different messages of a user behind the answer, and what both have in common is known. The
- * messages repeat the last one, since a template may look at the question's language. */
+ * different messages behind the answer, of a user or, after calls of functions, of a tool, and what
+ * both have in common is known. The messages repeat the last one, since a template may look at the
+ * question's language. A client that sends something else back finds less of it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,46 +22,52 @@ void hd_turn__free(struct hd_turn *t)
     if (!t)
         return;
     for (size_t i = 0; i < t->n_message; i++) {
-        free(t->role[i]);
-        free(t->content[i]);
+        free((char *)t->message[i].role);
+        free((char *)t->message[i].content);
+        free((char *)t->message[i].tool_calls);
+        free((char *)t->message[i].tool_call_id);
+        free((char *)t->message[i].name);
     }
     hd_buf_dispose(&t->answer);
-    free(t->role);
-    free(t->content);
+    hd_buf_dispose(&t->calls);
+    free(t->message);
     free(t->tools);
     free(t->tenant);
     free(t);
 }
 
-/* Conversations with calls in them are left alone: what clients send back of them varies. */
-static bool is_plain(const struct hd_request *r)
+static bool copy(const char **to, const char *from)
 {
-    for (size_t i = 0; i < r->n_message; i++)
-        if (r->messages[i].tool_calls || r->messages[i].tool_call_id || r->messages[i].name ||
-            !r->messages[i].content)
-            return false;
-    return r->n_message > 0;
+    *to = from ? strdup(from) : NULL;
+    return *to || !from;
+}
+
+static bool copy_message(struct hd_chat_message *to, const struct hd_message *from)
+{
+    bool ok = copy(&to->role, from->role);
+    ok &= copy(&to->content, from->content);
+    ok &= copy(&to->tool_calls, from->tool_calls);
+    ok &= copy(&to->tool_call_id, from->tool_call_id);
+    return copy(&to->name, from->name) && ok;
 }
 
 struct hd_turn *hd_turn__new(struct hd_loaded *m, const struct hd_request *r, const char *tenant)
 {
-    struct hd_turn *t = is_plain(r) ? calloc(1, sizeof *t) : NULL;
+    struct hd_turn *t = r->n_message ? calloc(1, sizeof *t) : NULL;
     if (!t)
         return NULL;
     hd_buf_init(&t->answer, MAX_ANSWER);
+    hd_buf_init(&t->calls, MAX_ANSWER);
     t->model = m;
     t->no_think = r->no_think;
     t->ask_think = r->ask_think;
-    t->role = calloc(r->n_message, sizeof *t->role);
-    t->content = calloc(r->n_message, sizeof *t->content);
+    t->message = calloc(r->n_message, sizeof *t->message);
     t->tools = r->tools ? strdup(r->tools) : NULL;
     t->tenant = strdup(tenant);
-    bool ok = t->role && t->content && t->tenant && (!r->tools || t->tools);
+    bool ok = t->message && t->tenant && (!r->tools || t->tools);
     for (size_t i = 0; ok && i < r->n_message; i++) {
-        t->role[i] = strdup(r->messages[i].role);
-        t->content[i] = strdup(r->messages[i].content);
         t->n_message = i + 1;
-        ok = t->role[i] && t->content[i];
+        ok = copy_message(&t->message[i], &r->messages[i]);
     }
     if (ok)
         return t;
@@ -70,15 +77,18 @@ struct hd_turn *hd_turn__new(struct hd_loaded *m, const struct hd_request *r, co
 
 void hd_turn__text(struct hd_turn *t, enum hd_text_kind kind, const char *text, size_t len)
 {
-    t->has_call |= kind == HD_TEXT_CALL;
     if (kind == HD_TEXT_ANSWER)
         hd_buf_append(&t->answer, text, len);
+    if (kind == HD_TEXT_CALL) {
+        hd_buf_append(&t->calls, text, len);
+        hd_buf_putc(&t->calls, 0);
+    }
 }
 
 void hd_turn__push(struct hd_engine *e, struct hd_turn *t)
 {
     int n = 0;
-    if (t->has_call || t->answer.err || !t->answer.len) {
+    if (t->answer.err || t->calls.err || !(t->answer.len || t->calls.len)) {
         hd_turn__free(t);
         return;
     }
@@ -92,26 +102,49 @@ void hd_turn__push(struct hd_engine *e, struct hd_turn *t)
         }
 }
 
+/* The calls as a client sends them back. */
+static void put_calls(const struct hd_turn *t, struct hd_buf *out, const char *id)
+{
+    const char *at = hd_buf_str(&t->calls), *end = at + t->calls.len;
+    for (char before = '['; at < end; at += strlen(at) + 1, before = ',')
+        hd_buf_printf(out, "%c{\"id\":\"%s\",\"type\":\"function\",\"function\":%s}", before, id,
+                      at);
+    hd_buf_putc(out, ']');
+}
+
+/* The conversation with its answer and, behind that, a message that begins with `next`: of a user,
+ * or, where functions were called, the first one's result. */
 static enum hd_err render(const struct hd_turn *t, struct hd_ids *ids, const char *next)
 {
     size_t n = t->n_message;
     struct hd_chat_message *messages = calloc(n + 2, sizeof *messages);
-    if (!messages)
-        return HD_ERR_NOMEM;
-    for (size_t i = 0; i < n; i++)
-        messages[i] = (struct hd_chat_message){.role = t->role[i], .content = t->content[i]};
-    messages[n] = (struct hd_chat_message){.role = "assistant", .content = hd_buf_str(&t->answer)};
-    char *question = NULL;
-    if (asprintf(&question, "%s%s", next, t->content[n - 1]) < 0) {
-        free(messages);
-        return HD_ERR_NOMEM;
+    struct hd_buf calls, text;
+    const char *last = t->message[n - 1].content;
+    enum hd_err err = messages ? HD_OK : HD_ERR_NOMEM;
+    bool called = t->calls.len;
+    hd_buf_init(&calls, 2 * MAX_ANSWER);
+    hd_buf_init(&text, 2 * MAX_ANSWER);
+    hd_buf_printf(&text, "%s%s", next, last ? last : "");
+    if (called)
+        put_calls(t, &calls, next); /* ids differ too: a template that writes them ends here */
+    if (!err)
+        err = calls.err ? calls.err : text.err;
+    if (!err) {
+        memcpy(messages, t->message, n * sizeof *messages);
+        messages[n] = (struct hd_chat_message){
+            .role = "assistant",
+            .content = called && !t->answer.len ? NULL : hd_buf_str(&t->answer),
+            .tool_calls = called ? hd_buf_str(&calls) : NULL};
+        messages[n + 1] = (struct hd_chat_message){.role = called ? "tool" : "user",
+                                                   .content = hd_buf_str(&text),
+                                                   .tool_call_id = called ? next : NULL};
+        const struct hd_chat_options options = {
+            .no_think = t->no_think, .ask_think = t->ask_think, .tools = t->tools};
+        err = hd_chat_render(t->model->tokenizer, ids, messages, n + 2, &options, NULL);
     }
-    messages[n + 1] = (struct hd_chat_message){.role = "user", .content = question};
-    const struct hd_chat_options options = {
-        .no_think = t->no_think, .ask_think = t->ask_think, .tools = t->tools};
-    enum hd_err err = hd_chat_render(t->model->tokenizer, ids, messages, n + 2, &options, NULL);
+    hd_buf_dispose(&calls);
+    hd_buf_dispose(&text);
     free(messages);
-    free(question);
     return err ? err : ids->err;
 }
 

@@ -282,6 +282,17 @@ def prepared(s, least, seconds=20):
     assert s.wait_metric('holdfast_ahead_tokens_total{kind="computed"}', lambda n: n >= least, seconds * SLOW)
 
 
+def still(s, seconds=20):
+    """Until nothing more is computed ahead."""
+    last, same, end = -1, 0, time.time() + seconds * SLOW
+    while same < 5 and time.time() < end:
+        now = s.metric('holdfast_ahead_tokens_total{kind="computed"}') + s.metric("holdfast_engine_steps_total")
+        same = same + 1 if now == last else 0
+        last = now
+        time.sleep(0.04 * SLOW)
+    idle(s)
+
+
 def test_the_next_turn_is_prepared_while_idle():
     with Server() as s:
         history = []
@@ -297,6 +308,42 @@ def test_the_next_turn_is_prepared_while_idle():
         idle(s)
     with Server() as s:  # the same conversation without preparation: the same words
         assert turn(s, history[:2], "and then?")[0] == answer
+
+
+TOOL = {"type": "function", "function": {"name": "look", "description": "Looks something up. " * 10, "parameters": {
+    "type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["n"], "additionalProperties": False}}}
+
+
+def test_the_turn_after_a_call_is_prepared():
+    call = {"type": "function", "function": {"name": "look"}}
+    with Server() as s:
+        history = [{"role": "user", "content": "one two three four five " * 20}]
+        status, _, body = s.call("POST", CHAT, {"messages": history, "temperature": 0, "max_tokens": 300, "tools": [TOOL], "tool_choice": call})
+        message = body["choices"][0]["message"]
+        assert status == 200 and message["tool_calls"], body
+        first = body["usage"]["prompt_tokens"]
+
+        def found(history):
+            """Asks on once all is prepared: the message, and how many tokens of the prompt were, and were not, found."""
+            still(s)
+            usage_before = s.metric('holdfast_ahead_tokens_total{kind="used"}')
+            status, _, body = s.call("POST", CHAT, {"messages": history, "temperature": 0, "max_tokens": 250, "tools": [TOOL],
+                                                    "loop_detection": False})
+            assert status == 200, body
+            assert s.metric('holdfast_ahead_tokens_total{kind="used"}') > usage_before, "nothing of it was prepared"
+            usage = body["usage"]
+            cached = usage["prompt_tokens_details"]["cached_tokens"]
+            return body["choices"][0]["message"], cached, usage["prompt_tokens"] - cached
+
+        # the call itself, as it was given, and its result
+        history += [message, {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "it is seven"}]
+        answer, cached, missing = found(history)
+        assert cached > first - 64 and missing < 64 + 40, (first, cached, missing)
+        # further on in a conversation that has a call in it
+        if answer.get("content"):
+            history += [{"role": "assistant", "content": answer["content"]}, {"role": "user", "content": "and then?"}]
+            _, more, missing = found(history)
+            assert more >= cached and missing < 64 + 40, (cached, more, missing)
 
 
 def spilled(s, seconds=20):
