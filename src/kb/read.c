@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "kb/names.h"
 #include "kb/read_wording.h"
 #include "kb/verify.h"
 
@@ -16,7 +17,7 @@ enum { N_DEMO = HD_KB__N_DEMO, MAX_MESSAGES = 4 * N_DEMO + 3 };
  * handbook, each question also without its passage, each set left out in turn to check them
  * (docs/knowledge-base.md): the log-odds that a passage holds the answer, before one is asked for,
  * and that the answer is right, once it is there. How much of the question's wording a passage
- * shares is left out on purpose: it refuses paraphrases. */
+ * shares is left out on purpose, it refuses paraphrases; not so its names (names.h). */
 struct weights {
     double bias, han;  /* han: added where the question is Chinese */
     double relative;   /* of the passage's score to the best one's */
@@ -25,10 +26,11 @@ struct weights {
     double told;       /* the answer's: constant, */
     double told_odds;  /* by its passage's, */
     double told_least; /* by the log-probability of its least likely token */
+    double unnamed;    /* where the passage's document lacks a name of the question */
     double given;      /* log-odds from which on it is given */
 };
-static const struct weights small_weights = {-3.2, -0.85, 5.4, 1.95, 0.6, 1.8, 0, 1.3, -0.3},
-                            weights_1b = {-3.7, -1.85, 3.0, 2.2, -2.5, 1.2, 0.39, 1.41, -0.4};
+static const struct weights small_weights = {-3.2, -0.85, 5.4, 1.95, 0.6, 1.8, 0, 1.3, -1.2, -0.3},
+                            weights_1b = {-3.7, -1.85, 3.0, 2.2, -2.5, 1.2, 0.39, 1.41, -1.2, -0.4};
 enum { SMALL_EMBD = 1200 };        /* models narrower than this are small */
 static const double yes_max = 5;   /* beyond which yes, or no, says no more */
 static const double least_max = 3; /* beyond which an unlikely token says no more */
@@ -41,6 +43,7 @@ struct passage {
     double relative; /* its score by the best one's */
     double odds;     /* log-odds that it holds the answer; NAN = not read */
     bool tried;
+    bool named; /* it holds the question's names */
 };
 
 struct hd_kb__reader {
@@ -197,6 +200,7 @@ enum hd_err hd_kb__reader_new(struct hd_kb__reader **out, const struct hd_kb__re
         const struct hd_kb_hit *hit = &o->hits->items[i];
         passage->odds = NAN;
         passage->relative = o->hits->items[0].score > 0 ? hit->score / o->hits->items[0].score : 0;
+        passage->named = hd_kb__names_stand(o->question, o->hits->items, o->hits->n, i);
         passage->shown = show(reader->wording, hit->heading, hit->text, o->before, o->question);
         err = passage->shown ? HD_OK : HD_ERR_NOMEM;
     }
@@ -324,8 +328,8 @@ static void weigh_answer(struct hd_kb__reader *reader, const struct hd_result *r
         begin_answer(reader);
         return;
     }
-    reader->told =
-        w->told + w->told_odds * reader->passages[reader->at].odds + w->told_least * least;
+    reader->told = w->told + w->told_odds * reader->passages[reader->at].odds +
+                   w->told_least * least + (reader->passages[reader->at].named ? 0 : w->unnamed);
     if (reader->told < w->given)
         hd_buf_clear(&reader->answer);
     reader->state = DONE;

@@ -155,6 +155,24 @@ static void test_an_unsure_answer_is_kept_back(void **state)
     hd_kb__reader_free(reader);
 }
 
+/* A little doubt is enough where the passage does not know whom the question names. */
+static void test_a_name_that_the_passage_lacks_weighs(void **state)
+{
+    static const char *const questions[] = {"How long is the warranty?",
+                                            "How long is the Zurich warranty?"};
+    for (int lacks = 0; lacks < 2; lacks++) {
+        struct hd_kb__reading reading;
+        struct hd_kb__reader *reader = start(*state, questions[lacks]);
+        struct hd_result doubt = {.finish = HD_FINISH_STOP, .n_generated = 9, .min_logprob = -1};
+        assert_non_null(reply(reader, 5));
+        hd_kb__reader_feed(reader, "36 months.", 10);
+        assert_null(hd_kb__reader_next(reader, &doubt));
+        hd_kb__reader_result(reader, &reading);
+        assert_int_equal(reading.found, !lacks);
+        hd_kb__reader_free(reader);
+    }
+}
+
 static void test_an_error_ends_it(void **state)
 {
     struct hd_kb__reader *reader = start(*state, "How long is the warranty?");
@@ -203,6 +221,7 @@ int main(void)
         cmocka_unit_test(test_nothing_is_found),
         cmocka_unit_test(test_the_most_probable_answers),
         cmocka_unit_test(test_an_unsure_answer_is_kept_back),
+        cmocka_unit_test(test_a_name_that_the_passage_lacks_weighs),
         cmocka_unit_test(test_an_error_ends_it),
         cmocka_unit_test(test_words_that_begin_alike),
         cmocka_unit_test(test_wording_follows_the_question),
