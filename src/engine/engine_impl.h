@@ -81,6 +81,7 @@ struct hd_loaded {
     _Atomic(struct hd_grammar_cache *) grammars; /* made by the first request that needs it */
     _Atomic(struct hd_think_lexicon *) lexicon;  /* as well */
     int n_ctx, n_row_max, n_out_max;
+    double prompt_rate; /* rows of prompts a second in recent passes, 0 = none yet; scheduler's */
     int64_t created;
     struct hd_loader loader;
     struct hd_repacking repacking;
@@ -240,6 +241,7 @@ struct hd_engine {
     size_t n_seen;         /* models that this step knows */
     struct hd_turn *turns; /* to be prepared, latest first */
     bool idle_work;        /* there may be something to do while nobody waits */
+    double last_request;   /* when a step last worked for one; the scheduler's own */
     struct hd_spill *spill;
 };
 

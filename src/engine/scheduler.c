@@ -6,6 +6,7 @@
  * token, never its whole length. Who is admitted, who makes place and how the budget is shared is
  * decided in policy.c; a session that lost its blocks replays later (engine_impl.h). */
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -247,11 +248,12 @@ static void note_background(struct hd_engine *e, struct hd_loaded *m, int from)
         hd_turn__end(e, s);
 }
 
-/* A block at a time, so that who comes waits for no more. */
+/* Little at a time, since who comes waits for it. */
 static bool prefill_background(struct hd_engine *e, struct hd_loaded *m)
 {
+    enum { ROWS = HD_KV_BLOCK / 2 };
     struct step step = {.engine = e, .model = m, .batch = {.form = HD_FORM_PROMPT}};
-    int n = hd_policy_plan_prefill(m->policy, m->plan, 1, HD_KV_BLOCK);
+    int n = hd_policy_plan_prefill(m->policy, m->plan, 1, ROWS);
     if (!n)
         return false;
     struct hd_session *s = session_of(m->plan[0].work);
@@ -261,6 +263,27 @@ static bool prefill_background(struct hd_engine *e, struct hd_loaded *m)
     if (hd_policy_background(m->policy))
         note_background(e, m, from);
     return true;
+}
+
+/* Rows of prompts beside running generations, which wait for them: what takes about CHUNK_S by the
+ * rate of the passes before, at least a block. */
+static int rows_beside(const struct hd_engine *e, const struct hd_loaded *m)
+{
+    static const double chunk_s = 0.2;
+    int most = e->options.max_batch_tokens, n = (int)fmin(m->prompt_rate * chunk_s, most);
+    if (m->prompt_rate <= 0)
+        n = most / 4;
+    n = n / HD_KV_BLOCK * HD_KV_BLOCK;
+    return n > HD_KV_BLOCK ? n : most < HD_KV_BLOCK ? most : HD_KV_BLOCK;
+}
+
+/* A pass over few rows tells little: the weights' way from memory is most of it. */
+static void note_rate(struct hd_loaded *m, int n_row, double seconds)
+{
+    if (n_row < HD_KV_BLOCK || seconds <= 0)
+        return;
+    double rate = n_row / seconds;
+    m->prompt_rate = m->prompt_rate > 0 ? (m->prompt_rate + rate) / 2 : rate;
 }
 
 static bool prefill(struct hd_engine *e, struct hd_loaded *m)
@@ -274,19 +297,20 @@ static bool prefill(struct hd_engine *e, struct hd_loaded *m)
     if (background && !hd_policy_n_running(m->policy))
         return prefill_background(e, m);
     struct step step = {.engine = e, .model = m, .batch = {.form = HD_FORM_PROMPT}};
-    int n_decode = 0, budget = e->options.max_batch_tokens;
+    int n_decode = 0;
     for (int i = 0; i < hd_policy_n_running(m->policy); i++)
         n_decode += !hd_work_in_prefill(hd_policy_running(m->policy, i));
-    /* Beside running generations a quarter: they wait for one short chunk, not for a long one. */
-    if (n_decode && budget > 4 * HD_KV_BLOCK)
-        budget = budget / (4 * HD_KV_BLOCK) * HD_KV_BLOCK;
+    int budget = n_decode ? rows_beside(e, m) : e->options.max_batch_tokens;
     int n = hd_policy_plan_prefill(m->policy, m->plan, e->options.max_sessions, budget);
     for (int i = 0; i < n; i++) {
         struct hd_session *s = session_of(m->plan[i].work);
         bool ends = s->w.n_done + m->plan[i].n == s->w.n_prompt;
         add_rows(&step, s, m->plan[i].n, ends && s->w.n_id == s->w.n_prompt);
     }
-    return run_step(&step);
+    double start = hd_clock_seconds();
+    bool progressed = run_step(&step);
+    note_rate(m, (int)step.batch.n, hd_clock_seconds() - start);
+    return progressed;
 }
 
 /* --- the loop -------------------------------------------------------------------------------- */
@@ -323,11 +347,33 @@ static void trim_locked(struct hd_engine *e)
             hd_runner_trim(e->model[i]->runner);
 }
 
+static struct timespec seconds_from_now(double seconds)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += (time_t)seconds;
+    t.tv_nsec += (long)(1e9 * (seconds - (double)(time_t)seconds));
+    t.tv_sec += t.tv_nsec / 1000000000;
+    t.tv_nsec %= 1000000000;
+    return t;
+}
+
+/* A client that asks again at once shall not find the engine at work on what may come later. */
+static void pause_locked(struct hd_engine *e)
+{
+    static const double pause_s = 0.25;
+    double left = e->last_request + pause_s - hd_clock_seconds();
+    if (left <= 0)
+        return;
+    struct timespec until = seconds_from_now(left);
+    bool late = false;
+    while (!late && !e->inbox && !e->job_inbox && !e->calls && !e->stopping)
+        late = pthread_cond_timedwait(&e->wake, &e->mu, &until) == ETIMEDOUT;
+}
+
 static void wait_idle_locked(struct hd_engine *e)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += TRIM_AFTER_S;
+    struct timespec until = seconds_from_now(TRIM_AFTER_S);
     bool late = false;
     while (idle_locked(e) && !late)
         late = pthread_cond_timedwait(&e->wake, &e->mu, &until) == ETIMEDOUT;
@@ -343,13 +389,11 @@ static void wait_for_work_locked(struct hd_engine *e, bool progressed)
 {
     if ((e->n_session || e->n_job) && !progressed && !e->inbox && !e->job_inbox && !e->calls &&
         !e->stopping) {
-        struct timespec until;
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += 20 * 1000 * 1000;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
+        struct timespec until = seconds_from_now(0.02);
         pthread_cond_timedwait(&e->wake, &e->mu, &until);
     }
+    if (e->idle_work && !e->n_session && !e->n_job)
+        pause_locked(e);
     if (idle_locked(e)) {
         wait_idle_locked(e);
         e->last_step_end = hd_clock_seconds(); /* the idle time was no step */
@@ -481,7 +525,10 @@ void *hd_scheduler__main(void *arg)
         pthread_mutex_unlock(&e->mu);
         queue_all(e, arrived);
         run_calls(e, stopping);
+        bool asked = arrived || hd_scheduler__n_running(e);
         progressed = step_models(e, n_model, stopping);
+        if (asked)
+            e->last_request = hd_clock_seconds();
         end_work(e);
         e->idle_work = progressed || (!stopping && idle_step(e));
         count_step(e, n_model, progressed, start);
