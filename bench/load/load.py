@@ -2,7 +2,7 @@
 """Load on servers that speak OpenAI's API: an open-loop (Poisson) generator, N clients that never pause, and a second
 turn of a long conversation; with --peer against llama-server, on the same file in the same run.
 
-Usage: load.py BASE [--clients 1,16] [--seconds 20] [--rate R] [--second-turn WORDS] [--tokens 128]
+Usage: load.py BASE [--clients 1,16] [--seconds 20] [--rate R] [--second-turn WORDS] [--tokens 256]
        load.py --ours HOLDFAST --peer LLAMA_SERVER --model FILE [--clients 1,16] [--rounds 2] [--threads N] [--markdown FILE]
 BASE: http://127.0.0.1:8080. Prints one JSON object. Open loop: arrivals do not wait for answers, so a slow server is not
 spared; a request's time counts from its arrival. Clients that never pause are counted while all of them are at work: tokens
@@ -275,7 +275,7 @@ def main():
     p.add_argument("--seconds", type=float, default=20)
     p.add_argument("--rate", type=float, default=0, help="requests per second, open loop")
     p.add_argument("--second-turn", type=int, default=0, metavar="WORDS")
-    p.add_argument("--tokens", type=int, default=128)
+    p.add_argument("--tokens", type=int, default=256)
     p.add_argument("--peer", metavar="LLAMA_SERVER")
     p.add_argument("--ours", default="build/release/holdfast", metavar="HOLDFAST")
     p.add_argument("--model", metavar="FILE")
