@@ -265,7 +265,7 @@ static bool prefill_background(struct hd_engine *e, struct hd_loaded *m)
     return true;
 }
 
-/* Rows of prompts beside running generations, which wait for them: what takes about CHUNK_S by the
+/* Rows of prompts beside running generations, which wait for them: what takes about chunk_s by the
  * rate of the passes before, at least a block. */
 static int rows_beside(const struct hd_engine *e, const struct hd_loaded *m)
 {

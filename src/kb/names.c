@@ -10,7 +10,8 @@
 #include "kb/evidence.h"
 #include "kb/words.h"
 
-enum { MAX_PLACE = 4 << 20, MAX_QUOTED = 24 /* code points */ };
+/* Of a question as long as a request may be, the first names decide. */
+enum { MAX_PLACE = 4 << 20, MAX_QUOTED = 24 /* code points */, MAX_NAMES = 64 };
 
 /* A word of the question as it is written. */
 struct word {
@@ -23,7 +24,7 @@ struct word {
 static unsigned take(const char *text, size_t *at)
 {
     unsigned c = HD_UTF8_REPLACEMENT;
-    size_t n = hd_utf8_decode(&c, text + *at, strlen(text + *at), NULL);
+    size_t n = hd_utf8_decode(&c, text + *at, strnlen(text + *at, 4), NULL);
     *at += n ? n : 1;
     return n ? c : HD_UTF8_REPLACEMENT;
 }
@@ -40,7 +41,7 @@ static struct word take_word(const char *text, size_t *at)
     size_t next = *at;
     for (unsigned c = take(text, &next); in_word(c) || (c == '-' && w.len); c = take(text, &next)) {
         w.capitalised |= !w.n_char && u_isupper((UChar32)c);
-        w.n_char++;
+        w.n_char += c != '-';
         w.n_digit += u_isdigit((UChar32)c) != 0;
         w.n_capital += u_isupper((UChar32)c) != 0;
         w.len = next - w.begin;
@@ -120,19 +121,23 @@ static size_t quoted(const char *text, size_t at, unsigned close)
 static bool all_stand(const struct hd_buf *place, const char *text, bool chinese)
 {
     bool first = true;
-    for (size_t at = 0; text[at];) {
+    int n_name = 0;
+    for (size_t at = 0; text[at] && n_name < MAX_NAMES;) {
         size_t next = at, n = 0;
         unsigned c = take(text, &next), close = closing(c);
         if (close && (n = quoted(text, next, close)) && !stands(place, text + next, n))
             return false;
+        n_name += n > 0;
         if (!in_word(c)) {
             first |= c == '.' || c == '?' || c == '!' || c == ':';
             at = next;
             continue;
         }
         struct word w = take_word(text, &at);
-        if (is_name(text, w, first, chinese) && !stands(place, text + w.begin, w.len))
+        bool name = is_name(text, w, first, chinese);
+        if (name && !stands(place, text + w.begin, w.len))
             return false;
+        n_name += name;
         first = false;
     }
     return true;
@@ -160,6 +165,8 @@ bool hd_kb__names_stand(const char *question, const struct hd_kb_hit *hits, size
     if (hd_kb__is_chinese(hits[passage].text) != chinese)
         return true;
     hd_buf_init(&place, MAX_PLACE);
+    if (all_stand(&place, question, chinese)) /* nowhere: there are none */
+        return true;
     enum hd_err err = add(&place, &hits[passage]);
     for (size_t i = 0; !err && i < n; i++)
         if (i != passage && hits[i].document.id == hits[passage].document.id)

@@ -3,9 +3,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "kb/names.h"
 
 /* Two passages of one document, and one of another. */
@@ -43,6 +45,7 @@ static void names_that_it_lacks(void **state)
     assert_false(stand("When did the gates close in 2016?", 0));
     assert_false(stand("What does the ENR compile?", 0));
     assert_false(stand("WHICH RELAYS?", 0)); /* all in capitals, each word is one */
+    assert_false(stand("TH-D: which relay has it?", 0));
 }
 
 static void chinese_names(void **state)
@@ -63,6 +66,21 @@ static void another_language_writes_names_differently(void **state)
     assert_true(stand("TH-D 的继电器是什么？", 0));
 }
 
+/* As long as a request may be, and made to take long: every word is a name that stands. */
+static void a_question_without_end(void **state)
+{
+    enum { N = 1 << 17 };
+    static char question[8 * N + 1];
+    double start = hd_clock_seconds();
+    for (size_t i = 0; i < N; i++)
+        memcpy(question + 8 * i, " Odense ", 8);
+    assert_true(stand(question, 0));
+    for (size_t i = 0; i < 8 * N; i++)
+        question[i] = "close "[i % 6];
+    assert_true(stand(question, 0));
+    assert_true(hd_clock_seconds() - start < 5);
+}
+
 static void bytes_that_are_no_text(void **state)
 {
     assert_true(stand("\xff\xfe close?", 0));
@@ -76,6 +94,7 @@ int main(void)
         cmocka_unit_test(names_that_it_lacks),
         cmocka_unit_test(chinese_names),
         cmocka_unit_test(another_language_writes_names_differently),
+        cmocka_unit_test(a_question_without_end),
         cmocka_unit_test(bytes_that_are_no_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
