@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Warm starts of both real models, and their memory while 2,000 tokens are read; wants a quiet machine. bench/results/start.md has the figures beside earlier ones.
+# Warm starts of both real models, and their memory while 2,000 tokens are read; wants a quiet machine.
+# bench/results/start.md has the figures beside earlier ones.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 models=${HOLDFAST_TEST_MODELS:-${HOLDFAST_HOME:-${XDG_DATA_HOME:-$HOME/.local/share}/holdfast}/models}
